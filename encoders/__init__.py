@@ -1,0 +1,1 @@
+"""How to see: image encoders. Imports nothing from worldmodel."""

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from worldmodel.control.imagine import frozen, imagine
+from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
+from worldmodel.model.transitions import EveryStep, EveryTrajectory, MemberChoice, Mixture
+from worldmodel.model.world_model import WorldModel
+from worldmodel.types import LatentState, Trajectory
+
+B, H = 20, 5
+
+
+def rollout(choice: MemberChoice, latents: Latents | None = None) -> tuple[WorldModel, LatentState, Trajectory]:
+    model = tiny.world_model(latents)
+    torch.nn.init.normal_(model.reward.net[-1].weight)  # it starts at zero
+    filtered = model.observe(tiny.batch(B, 3)).state
+    start = LatentState(*(x[:, -1] for x in filtered))
+    push = torch.randn(model.feature_size, tiny.ACTION)
+    return model, start, imagine(model, lambda s: (s.feature @ push).tanh(), start, H, choice)
+
+
+def followed(model: WorldModel, path: Trajectory) -> Tensor:
+    """Which member each step was drawn from, (B, H); -1 for none of them."""
+    found = torch.full((B, H), -1)
+    for t in range(H):
+        _, prior = model.rssm.img_step(LatentState(*(x[:, t] for x in path.state)), path.action[:, t])
+        for k, params in enumerate(prior):
+            found[torch.isclose(params, path.state.params[:, t + 1], atol=1e-5).all(-1), t] = k
+    return found
+
+
+@pytest.mark.parametrize("latents", [CategoricalLatents(4, 4), GaussianLatents(6)])
+@pytest.mark.parametrize("choice", [EveryStep(), EveryTrajectory(), Mixture()])
+def test_shapes_and_time_alignment(choice: MemberChoice, latents: Latents) -> None:
+    model, start, path = rollout(choice, latents)
+    assert path.action.shape == (B, H, tiny.ACTION)
+    assert path.state.feature.shape == (B, H + 1, model.feature_size)
+    assert path.reward.shape == path.cont.shape == path.uncertainty.shape == (B, H)
+    for given, first in zip(start, path.state, strict=True):
+        assert torch.equal(given, first[:, 0])
+    for t in range(H):
+        before, after = (LatentState(*(x[:, i] for x in path.state)) for i in (t, t + 1))
+        deter, prior = model.rssm.img_step(before, path.action[:, t])
+        torch.testing.assert_close(after.deter, deter)
+        torch.testing.assert_close(path.reward[:, t], model.reward(after.feature))
+        torch.testing.assert_close(path.cont[:, t], model.cont(after.feature))
+        torch.testing.assert_close(path.uncertainty[:, t], latents.uncertainty(prior).epistemic)
+    assert path.reward.std() > 0 and not path.uncertainty.requires_grad
+
+
+def test_a_member_each_step() -> None:
+    members = followed(*rollout(EveryStep())[::2])
+    assert (members >= 0).all() and set(members.flatten().tolist()) == set(range(tiny.MEMBERS))
+    assert (members != members[:, :1]).any(1).float().mean() > 0.7
+
+
+def test_a_member_for_a_whole_trajectory() -> None:
+    members = followed(*rollout(EveryTrajectory())[::2])
+    assert (members >= 0).all() and (members == members[:, :1]).all()
+    assert set(members[:, 0].tolist()) == set(range(tiny.MEMBERS))
+
+
+def test_the_mixture_follows_no_member() -> None:
+    model, _, path = rollout(Mixture())
+    assert (followed(model, path) == -1).all()
+    _, prior = model.rssm.img_step(LatentState(*(x[:, 0] for x in path.state)), path.action[:, 0])
+    torch.testing.assert_close(path.state.params[:, 1], model.latents.mixture(prior))
+
+
+def test_mode_draws_nothing() -> None:
+    model, start, _ = rollout(Mixture())
+    action = torch.zeros(B, tiny.ACTION)
+    one, other = (imagine(model, lambda _: action, start, H, Mixture(), mode=True) for _ in range(2))
+    assert torch.equal(one.state.feature, other.state.feature)
+
+
+def test_gradients_flow_from_the_last_reward_to_the_first_action() -> None:
+    model, start, _ = rollout(Mixture())
+    first = torch.zeros(B, tiny.ACTION, requires_grad=True)
+    actions = iter([first, *[torch.zeros(B, tiny.ACTION)] * (H - 1)])
+    path = imagine(model, lambda _: next(actions), start, H, Mixture())
+    assert torch.autograd.grad(path.reward[:, -1].sum(), first)[0].any()
+
+
+def test_a_horizon_is_at_least_one() -> None:
+    model, start, _ = rollout(Mixture())
+    with pytest.raises(ValueError, match="horizon must be at least 1"):
+        imagine(model, lambda s: s.deter, start, 0, Mixture())
+
+
+def test_frozen_lets_gradients_through_but_not_in() -> None:
+    net, other = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+    net.bias.requires_grad_(False)
+    x = torch.randn(4, 3, requires_grad=True)
+    with frozen(net):
+        y = other(net(x)).sum()
+    y.backward()
+    assert x.grad is not None and x.grad.any()
+    assert net.weight.grad is None and other.weight.grad is not None
+    assert net.weight.requires_grad and not net.bias.requires_grad
+
+
+def test_frozen_restores_after_an_error() -> None:
+    net = torch.nn.Linear(3, 2)
+    with pytest.raises(ZeroDivisionError), frozen(net):
+        raise ZeroDivisionError
+    assert all(p.requires_grad for p in net.parameters())

@@ -1,0 +1,1 @@
+"""How to act in the model: imagination, actor and critic, policies."""

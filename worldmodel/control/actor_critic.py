@@ -1,0 +1,244 @@
+"""Actor and critic, trained on imagined rollouts. Legend in worldmodel/types.py; F feature."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
+
+from worldmodel.control.imagine import frozen, imagine
+from worldmodel.control.returns import ReturnScale, lambda_return
+from worldmodel.model.distributions import TwoHot
+from worldmodel.model.layers import MLP
+from worldmodel.model.transitions import MemberChoice
+from worldmodel.model.world_model import Losses, Metrics, WorldModel
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
+
+
+class Actor(nn.Module, ABC):
+    """pi(a|s). ``sample`` keeps a gradient path from the action to the state and the parameters."""
+
+    net: MLP
+
+    @abstractmethod
+    def distribution(self, feature: Tensor) -> Distribution:
+        """Over actions (*B, A), from features (*B, F)."""
+
+    @abstractmethod
+    def sample(self, feature: Tensor) -> Tensor:
+        """A random action (*B, A)."""
+
+    @abstractmethod
+    def mode(self, feature: Tensor) -> Tensor:
+        """The most likely action (*B, A)."""
+
+
+class NormalActor(Actor):
+    """Continuous actions: a normal with mean in (-1, 1) and deviation in [min_std, max_std], clipped to [-1, 1].
+
+    A squashed normal with its exact entropy saturates; this one does not.
+    """
+
+    def __init__(
+        self, feature_size: int, action_size: int, width: int, layers: int, min_std: float = 0.1, max_std: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.net = MLP(feature_size, 2 * action_size, width, layers, zero=True)
+        self.min_std, self.max_std = min_std, max_std
+
+    def _moments(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.net(feature).chunk(2, -1)
+        return mean.tanh(), self.min_std + (self.max_std - self.min_std) * torch.sigmoid(raw + 2)
+
+    def distribution(self, feature: Tensor) -> Distribution:
+        return Independent(Normal(*self._moments(feature), validate_args=False), 1, validate_args=False)
+
+    def sample(self, feature: Tensor) -> Tensor:
+        mean, std = self._moments(feature)
+        action = mean + std * torch.randn_like(std)
+        return action + (action.clamp(-1, 1) - action).detach()  # clipped, but the gradient passes
+
+    def mode(self, feature: Tensor) -> Tensor:
+        return self._moments(feature)[0]
+
+
+class CategoricalActor(Actor):
+    """Discrete actions: one-hot, 1% uniform mixed in, straight-through gradients."""
+
+    def __init__(self, feature_size: int, action_size: int, width: int, layers: int, unimix: float = 0.01) -> None:
+        super().__init__()
+        self.net = MLP(feature_size, action_size, width, layers, zero=True)
+        self.unimix = unimix
+
+    def _probs(self, feature: Tensor) -> Tensor:
+        probs = self.net(feature).softmax(-1)
+        return (1 - self.unimix) * probs + self.unimix / probs.shape[-1]
+
+    def distribution(self, feature: Tensor) -> Distribution:
+        return OneHotCategorical(probs=self._probs(feature), validate_args=False)
+
+    def sample(self, feature: Tensor) -> Tensor:
+        probs = self._probs(feature)
+        return OneHotCategorical(probs=probs.detach(), validate_args=False).sample() + probs - probs.detach()
+
+    def mode(self, feature: Tensor) -> Tensor:
+        probs = self._probs(feature)
+        return torch.zeros_like(probs).scatter_(-1, probs.argmax(-1, keepdim=True), 1.0)
+
+
+class Critic(nn.Module):
+    """v(s): two-hot over exponential bins, starting at zero, with a slow copy of itself (DreamerV3)."""
+
+    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float, slow_rate: float) -> None:
+        super().__init__()
+        self.net = MLP(feature_size, bins, width, layers, zero=True)
+        self.slow = copy.deepcopy(self.net).requires_grad_(False)
+        self.twohot = TwoHot(bins, limit)
+        self.slow_rate = slow_rate
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Value (*B,) of features (*B, F)."""
+        return self.twohot.mean(self.net(feature))
+
+    def loss(self, feature: Tensor, returns: Tensor) -> Tensor:
+        """Cross-entropy to the returns (*B,), and to the slow copy's values so that it does not run away."""
+        logits = self.net(feature)
+        with torch.no_grad():
+            slow = self.twohot.mean(self.slow(feature))
+        return self.twohot.loss(logits, returns) + self.twohot.loss(logits, slow)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the slow copy a little towards the critic; after every update."""
+        torch._foreach_lerp_(list(self.slow.parameters()), list(self.net.parameters()), self.slow_rate)
+
+
+class Objective(ABC):
+    """How the actor's gradient is taken."""
+
+    @abstractmethod
+    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+        """Loss (B, H) from returns and values of the states that the actions were taken in, (B, H)."""
+
+
+class ThroughModel(Objective):
+    """Backpropagation through the model (Dreamer): the returns themselves are differentiated."""
+
+    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+        return -returns / scale
+
+
+class PolicyGradient(Objective):
+    """REINFORCE with the critic as baseline (DreamerV3, equation 11)."""
+
+    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+        feature = trajectory.state.feature[:, :-1].detach()
+        log_prob = actor.distribution(feature).log_prob(trajectory.action.detach())
+        return -log_prob * ((returns - value) / scale).detach()
+
+
+class ActorCritic(nn.Module):
+    """Learn to act by imagining.
+
+    Args:
+        action: what an action is.
+        feature_size: F.
+        objective: gradients through the model, or policy gradient.
+        choice: which ensemble member a rollout follows.
+        width, layers: of actor and critic.
+        bins, limit: two-hot bins of the value, the outermost at +-symexp(limit).
+        horizon: imagined steps H.
+        starts: rollouts begin in this many of a batch's states, drawn at random (all if there are fewer).
+        discount: per agent step.
+        lam: lambda of the returns.
+        entropy: weight of the entropy bonus, in units of normalised return per nat.
+        slow_rate: share of the critic that its slow copy takes over at each update.
+        uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious.
+    """
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        feature_size: int,
+        objective: Objective,
+        choice: MemberChoice,
+        width: int = 256,
+        layers: int = 2,
+        bins: int = 63,
+        limit: float = 8.0,
+        horizon: int = 15,
+        starts: int = 128,
+        discount: float = 0.997,
+        lam: float = 0.95,
+        entropy: float = 3e-4,
+        slow_rate: float = 0.02,
+        uncertainty_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        kind = CategoricalActor if action.discrete else NormalActor
+        self.actor: Actor = kind(feature_size, action.size, width, layers)
+        self.critic = Critic(feature_size, width, layers, bins, limit, slow_rate)
+        self.scale = ReturnScale()
+        self.objective, self.choice = objective, choice
+        self.horizon, self.starts, self.discount, self.lam, self.entropy = horizon, starts, discount, lam, entropy
+        self.uncertainty_weight = uncertainty_weight
+
+    def loss(self, world_model: WorldModel, state: LatentState, batch: SequenceBatch) -> tuple[Losses, Metrics]:
+        """Losses of actor and critic, each ending in a mean, from posterior states (B, T, ...) of a batch."""
+        chosen, start = self._starts(state, batch)
+        with frozen(world_model, self.critic):
+            path = imagine(
+                world_model,
+                lambda s: self.actor.sample(s.feature.detach()),
+                start,
+                self.horizon,
+                self.choice,
+                doubt=self.uncertainty_weight != 0,
+            )
+            feature = path.state.feature  # (N, H + 1, F)
+            value = self.critic(feature)  # (N, H + 1)
+        reward = path.reward + self.uncertainty_weight * path.uncertainty
+        discount = self.discount * path.cont
+        returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
+        weight = torch.cat([torch.ones_like(discount[:, :1]), discount[:, :-1]], 1).cumprod(1).detach()
+        scale = self.scale.update(returns)
+        entropy = self.actor.distribution(feature[:, :-1].detach()).entropy()
+        actor = self.objective(self.actor, path, returns, value[:, :-1], scale) - self.entropy * entropy
+        critic = self.critic.loss(feature[:, :-1].detach(), returns.detach())
+        losses = {
+            "actor": weight * actor,
+            "critic": weight * critic,
+            "replay_critic": self._replayed(state, batch, chosen, returns.detach()),
+        }
+        metrics = {
+            "return_imagined": returns.detach().mean(),
+            "value": value.detach().mean(),
+            "entropy": entropy.detach().mean(),
+            "return_scale": scale,
+            "reward_imagined": path.reward.detach().mean(),
+        }
+        return losses, metrics
+
+    def _starts(self, state: LatentState, batch: SequenceBatch) -> tuple[Tensor, LatentState]:
+        """Random posterior states (N, ...), without gradient, and where they stood in the flat batch."""
+        flat = [x.detach().flatten(0, 1) for x in state]
+        total = len(flat[0])
+        chosen = torch.randperm(total, device=flat[0].device)[: self.starts]
+        return chosen, LatentState(*(x[chosen] for x in flat))
+
+    def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
+        """The critic's loss on real sequences (B, T - 1), bootstrapped with the imagined return where there is one."""
+        feature = state.feature.detach()  # (B, T, F)
+        with torch.no_grad():
+            value = self.critic(feature)
+            flat = value.flatten().index_put((chosen,), imagined[:, 0])
+            value = flat.view_as(value)
+        # an episode that ends by time limit goes on in truth: its last record bootstraps from its own value
+        follows = ~batch.is_first[:, 1:]
+        discount = self.discount * (~batch.is_terminal[:, 1:]).float() * follows
+        reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])
+        returns = lambda_return(reward, discount, value[:, 1:], self.lam)
+        return self.critic.loss(feature[:, :-1], returns)

@@ -1,0 +1,66 @@
+"""Rollouts in the latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.model.transitions import MemberChoice
+from worldmodel.model.world_model import WorldModel
+from worldmodel.types import LatentState, Trajectory
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, gradients pass through the modules but not into their parameters."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def imagine(
+    world_model: WorldModel,
+    act: Callable[[LatentState], Tensor],
+    start: LatentState,
+    horizon: int,
+    choice: MemberChoice,
+    mode: bool = False,
+    doubt: bool = True,
+) -> Trajectory:
+    """Roll the model forward from ``start`` (B, ...) for ``horizon`` steps.
+
+    Args:
+        world_model: what is rolled.
+        act: the action (B, A) in a state (B, ...).
+        start: where to begin.
+        horizon: H, at least 1.
+        choice: which member each step follows.
+        mode: take the most likely latent instead of a draw.
+        doubt: measure the uncertainty of every step, which costs a little; zero if not.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1, got {horizon}")
+    rssm = world_model.rssm
+    state, states, actions, doubts = start, [start], [], []
+    drawn = choice.start(rssm.transition.members, start.deter.shape[:-1], start.deter.device)
+    for _ in range(horizon):
+        action = act(state)
+        deter, prior = rssm.img_step(state, action)
+        state = rssm.settle(deter, prior, choice.pick(prior, drawn), mode)
+        if doubt:
+            doubts.append(world_model.latents.uncertainty(prior).epistemic)
+        actions.append(action)
+        states.append(state)
+    path = LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True)))  # (B, H + 1, ...)
+    feature = path.feature[:, 1:]
+    reward = world_model.reward(feature)
+    uncertainty = torch.stack(doubts, 1) if doubt else torch.zeros_like(reward)
+    return Trajectory(path, torch.stack(actions, 1), reward, world_model.cont(feature), uncertainty)

@@ -1,0 +1,49 @@
+"""Returns along a trajectory. Legend: B batch, H horizon."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -> Tensor:
+    """TD(lambda) returns, R_t = r_t + d_t ((1 - lam) v_{t+1} + lam R_{t+1}), bootstrapped with the last value.
+
+    Args:
+        reward: (B, H) reward of the step from t to t + 1.
+        discount: (B, H) discount of that step, zero where the episode ends.
+        value: (B, H) value of the state that the step leads to.
+        lam: 0 is one-step, 1 is Monte Carlo with a bootstrap at the end.
+
+    Returns:
+        (B, H) returns of the states that the steps start from.
+    """
+    step = reward + discount * (1 - lam) * value
+    rewards, discounts = step.unbind(1), (discount * lam).unbind(1)
+    following = value[:, -1]
+    returns = []
+    for t in reversed(range(reward.shape[1])):
+        following = rewards[t] + discounts[t] * following
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)
+
+
+class ReturnScale(nn.Module):
+    """Running range of returns, 5th to 95th percentile, never below ``minimum`` (DreamerV3, equation 12)."""
+
+    range: Tensor
+
+    def __init__(self, decay: float = 0.99, minimum: float = 1.0) -> None:
+        super().__init__()
+        self.decay, self.minimum = decay, minimum
+        self.register_buffer("range", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> Tensor:
+        """Take in returns of any shape; gives the scale to divide by, ()."""
+        flat = returns.detach().flatten().float()
+        count = len(flat)
+        low = flat.kthvalue(max(1, round(0.05 * count))).values
+        high = flat.kthvalue(max(1, round(0.95 * count))).values
+        self.range.lerp_(high - low, 1 - self.decay)
+        return self.range.clamp_min(self.minimum)

@@ -1,0 +1,5 @@
+"""The one error that is meant for people."""
+
+
+class UserError(Exception):
+    """A message for the person at the keyboard: one line; the command line prints it and exits with 2."""

@@ -1,0 +1,244 @@
+"""Steps environments with a policy: into a replay, or for evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from worldmodel.experience.replay import Replay
+from worldmodel.experience.vector import Environments, Step
+from worldmodel.types import ActionSpec, Observation
+
+
+class Policy(Protocol):
+    """Chooses actions for N environments at once. Handles ``observation.is_first`` itself."""
+
+    def initial(self, n: int) -> Any:
+        """The state before the first observation: any pytree of tensors, batch first, or None. Draws nothing."""
+        ...
+
+    def __call__(self, observation: Observation, state: Any) -> tuple[Tensor, Any]:
+        """Action (N, A), one-hot when discrete, and the next state."""
+        ...
+
+
+class RandomPolicy:
+    """Uniform in [-1, 1], or a uniform one-hot. Draws from torch's global generator."""
+
+    def __init__(self, action: ActionSpec) -> None:
+        self._action = action
+
+    def initial(self, n: int) -> None:
+        return None
+
+    def __call__(self, observation: Observation, state: None) -> tuple[Tensor, None]:
+        n, size = len(observation.is_first), self._action.size
+        if self._action.discrete:
+            return torch.nn.functional.one_hot(torch.randint(size, (n,)), size).float(), None
+        return torch.rand(n, size) * 2 - 1, None
+
+
+class EpisodeSummary(NamedTuple):
+    """One finished episode of training."""
+
+    return_: float
+    frames: int  # environment frames, action repeat included
+    steps: int
+    is_cut: bool  # by the death of a worker
+
+
+class Episode(NamedTuple):
+    """One whole episode of evaluation."""
+
+    return_: float
+    frames: int
+    steps: int
+    video: np.ndarray | None  # (T, H, W, 3) uint8
+
+
+class _Actor:
+    """A policy's memory between steps. It lasts for as long as the policy is of the same kind."""
+
+    def __init__(self) -> None:
+        self._kind, self._state = "", None
+        self._saved: list[Any] | None = None
+
+    def act(self, policy: Policy, step: Step) -> np.ndarray:
+        self._take(policy, len(step.is_first))
+        observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first))
+        with torch.no_grad():
+            action, self._state = policy(observation, self._state)
+        return action.detach().float().cpu().numpy()
+
+    def _take(self, policy: Policy, n: int) -> None:
+        kind = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        if kind == self._kind and self._saved is None:
+            return
+        initial = policy.initial(n)
+        self._state = initial
+        if kind == self._kind and self._saved is not None:
+            leaves, spec = pytree.tree_flatten(initial)
+            self._state = pytree.tree_unflatten([_like(*pair) for pair in zip(self._saved, leaves, strict=True)], spec)
+        self._kind, self._saved = kind, None
+
+    def state_dict(self) -> dict[str, Any]:
+        leaves = self._saved if self._saved is not None else pytree.tree_leaves(self._state)
+        return {"kind": self._kind, "leaves": leaves}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._kind, self._saved = state["kind"], state["leaves"]
+
+
+def _like(saved: Any, initial: Any) -> Any:
+    return saved.to(initial.device) if isinstance(initial, Tensor) else saved
+
+
+class Collector:
+    """Fills a replay. The unfinished episode of each environment waits in memory.
+
+    ``frames`` counts environment frames, action repeat included; ``steps`` vector steps; ``episodes`` those stored.
+    """
+
+    def __init__(self, environments: Environments, replay: Replay) -> None:
+        self._environments, self._replay = environments, replay
+        self._actor = _Actor()
+        self._step: Step | None = None
+        self._unfinished: list[list[np.ndarray]] = [[] for _ in range(environments.num_envs)]
+        self._episode_frames = [0] * environments.num_envs
+        self.frames, self.steps, self.episodes = 0, 0, 0
+
+    def collect(self, policy: Policy, steps: int) -> list[EpisodeSummary]:
+        """Take ``steps`` vector steps. Returns the episodes that ended.
+
+        Raises:
+            UserError: the disk is full, or an environment failed.
+        """
+        finished = []
+        for _ in range(steps):
+            action = np.zeros(
+                (self._environments.num_envs, self._environments.action.size),
+                np.float32,
+            )
+            if self._step is not None:
+                action = self._actor.act(policy, self._step)
+            step = self._environments.step(action)
+            self._step = step
+            self.steps += 1
+            self.frames += int(step.frames.sum())
+            for index in range(self._environments.num_envs):
+                self._record(index, step, action[index])
+                if step.is_last[index]:
+                    finished.append(self._finish(index, bool(step.is_cut[index])))
+        return finished
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs: tensors, numbers, strings, lists and dicts."""
+        environments = self._environments.state_dict()
+        environments["actions"] = [torch.from_numpy(actions) for actions in environments["actions"]]
+        step = None if self._step is None else {k: torch.from_numpy(v) for k, v in self._step._asdict().items()}
+        raw = [b"".join(record.tobytes() for record in records) for records in self._unfinished]
+        return {
+            "environments": environments,
+            "step": step,
+            "unfinished": [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in raw],
+            "episode_frames": list(self._episode_frames),
+            "policy": self._actor.state_dict(),
+            "counters": [self.frames, self.steps, self.episodes],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a saved moment; environments replay their unfinished episodes.
+
+        Raises:
+            UserError: the state is of another number of environments.
+        """
+        self._environments.load_state_dict(state["environments"])
+        self._step = None if state["step"] is None else Step(**{k: v.numpy() for k, v in state["step"].items()})
+        records = [np.frombuffer(data.numpy().tobytes(), self._replay.dtype) for data in state["unfinished"]]
+        self._unfinished = [[array[i : i + 1] for i in range(len(array))] for array in records]
+        self._episode_frames = list(state["episode_frames"])
+        self._actor.load_state_dict(state["policy"])
+        self.frames, self.steps, self.episodes = state["counters"]
+
+    def _record(self, index: int, step: Step, action: np.ndarray) -> None:
+        if step.is_cut[index]:
+            return  # nothing was seen
+        record = np.zeros(1, self._replay.dtype)
+        record["image"], record["reward"] = step.image[index], step.reward[index]
+        record["action"] = 0 if step.is_first[index] else action
+        record["is_first"], record["is_terminal"] = (
+            step.is_first[index],
+            step.is_terminal[index],
+        )
+        self._unfinished[index].append(record)
+        self._episode_frames[index] += int(step.frames[index])
+
+    def _finish(self, index: int, is_cut: bool) -> EpisodeSummary:
+        records = np.concatenate(self._unfinished[index])
+        self._replay.add_episode(records)
+        summary = EpisodeSummary(
+            float(records["reward"].sum()),
+            self._episode_frames[index],
+            len(records) - 1,
+            is_cut,
+        )
+        self._unfinished[index], self._episode_frames[index] = [], 0
+        self.episodes += 1
+        return summary
+
+
+def run_episodes(
+    environments: Environments,
+    policy: Policy,
+    episodes: int,
+    record_video: bool = False,
+) -> list[Episode]:
+    """Run whole episodes for evaluation, the same ones each time, spread over the environments.
+
+    Each environment has a fixed share, so short episodes are not favoured. An episode cut by a worker's death is
+    run again with the next start.
+
+    Returns:
+        Exactly ``episodes`` episodes; with ``record_video`` the first has its frames.
+    """
+    n = environments.num_envs
+    environments.restart()
+    share = [episodes // n + (index < episodes % n) for index in range(n)]
+    runs: list[list[Episode]] = [[] for _ in range(n)]
+    current = [Episode(0.0, 0, 0, None)] * n
+    video: list[np.ndarray] = []
+    actor, step = (
+        _Actor(),
+        environments.step(np.zeros((n, environments.action.size), np.float32)),
+    )
+    filming = record_video
+    while True:
+        if filming:
+            video.append(step.image[0].transpose(1, 2, 0))
+        for index in range(n):
+            run = current[index]
+            if step.is_first[index]:
+                run = Episode(0.0, 0, 0, None)
+            elif not step.is_cut[index]:
+                run = Episode(
+                    run.return_ + float(step.reward[index]),
+                    run.frames + int(step.frames[index]),
+                    run.steps + 1,
+                    None,
+                )
+            current[index] = run
+            if step.is_last[index] and not step.is_cut[index] and len(runs[index]) < share[index]:
+                runs[index].append(run)
+        if filming and step.is_last[0]:
+            filming = bool(step.is_cut[0])
+            video = [] if step.is_cut[0] else video
+        if all(len(run) == count for run, count in zip(runs, share, strict=True)):
+            break
+        step = environments.step(actor.act(policy, step))
+    if video:
+        runs[0][0] = runs[0][0]._replace(video=np.stack(video))
+    return [run for runs_of_one in runs for run in runs_of_one]

@@ -1,0 +1,247 @@
+"""Several environments stepped together, in this process or in workers. Free of torch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from worldmodel.errors import UserError
+from worldmodel.experience.rendering import Quality
+from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset, Seat
+from worldmodel.experience.worker import WorkerDied, WorkerSeat
+
+_TRIES = 3
+
+
+class Step(NamedTuple):
+    """One moment of N environments. ``frames`` counts environment frames, action repeat included."""
+
+    image: np.ndarray  # (N, 3, H, W) uint8
+    reward: np.ndarray  # (N,) float32
+    is_first: np.ndarray  # (N,) bool
+    is_last: np.ndarray  # (N,) bool: the next step begins a new episode
+    is_terminal: np.ndarray  # (N,) bool: last, and not for a time limit
+    is_cut: np.ndarray  # (N,) bool: the worker died; the image is the one before, the reward 0
+    frames: np.ndarray  # (N,) int64
+
+
+class Environments(ABC):
+    """N copies of a task. After a last step, and at the very start, ``step`` ignores the action and resets instead.
+
+    The seed of an episode comes from (seed, environment, episode), so seed and actions reproduce every state.
+
+    Args:
+        task, size, action_repeat, camera, quality, pixels: see ``make_environment``.
+        num_envs: how many.
+        seed: fixes every episode.
+
+    Raises:
+        UserError: the task cannot be made.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_envs: int = 1,
+        seed: int = 0,
+        *,
+        size: int = 64,
+        action_repeat: int = 1,
+        camera: int | str | None = None,
+        quality: Quality = "fast",
+        pixels: bool = False,
+    ) -> None:
+        if num_envs < 1:
+            raise UserError(f"num_envs is {num_envs}: it must be 1 or more")
+        self.task, self.num_envs, self._seed = task, num_envs, seed
+        self._settings: dict[str, Any] = {
+            "task": task,
+            "size": size,
+            "action_repeat": action_repeat,
+            "camera": camera,
+            "quality": quality,
+            "pixels": pixels,
+        }
+        self._seats: list[Seat] = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self.action, self.image_shape = (
+            self._seats[0].action,
+            self._seats[0].image_shape,
+        )
+        self._images = np.zeros((num_envs, *self.image_shape), np.uint8)
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
+        self._deaths = [0] * num_envs
+        self.restart()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Fill ``_seats``."""
+
+    @abstractmethod
+    def _reopen(self, index: int) -> None:
+        """Replace a dead seat."""
+
+    def restart(self) -> None:
+        """Forget everything: the next step begins episode 0 everywhere, with the same seeds as the first time."""
+        self._episodes = [0] * self.num_envs  # begun so far
+        self._running = [False] * self.num_envs
+        for actions in self._actions:
+            actions.clear()
+
+    def step(self, action: np.ndarray) -> Step:
+        """Step every environment: action (N, A) float32 in [-1, 1], or one-hot when discrete.
+
+        Raises:
+            UserError: the action, a reward or an observation is not finite, or a worker cannot be kept alive.
+        """
+        action = np.asarray(action, np.float32)
+        if action.shape != (self.num_envs, self.action.size):
+            raise ValueError(f"action is {action.shape}, not {(self.num_envs, self.action.size)}")
+        if not np.isfinite(action).all():
+            raise UserError("the policy gave an action that is not finite: lower the learning rate")
+        for index, seat in enumerate(self._seats):
+            seat.send(Act(action[index]) if self._running[index] else Reset(self._episode_seed(index)))
+        rows = [self._finish(index, action[index]) for index in range(self.num_envs)]
+        reward, first, last, terminal, cut, frames = map(np.array, zip(*rows, strict=True))
+        return Step(
+            self._images.copy(),
+            reward.astype(np.float32),
+            first,
+            last,
+            terminal,
+            cut,
+            frames,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lists and numpy arrays: episodes begun, whether one is running, its actions (L, A)."""
+        empty = np.zeros((0, self.action.size), np.float32)
+        actions = [np.stack(history) if history else empty for history in self._actions]
+        return {
+            "episodes": list(self._episodes),
+            "running": list(self._running),
+            "actions": actions,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Come to the same states by playing the actions again.
+
+        Raises:
+            UserError: the state is of another number of environments.
+        """
+        if len(state["episodes"]) != self.num_envs:
+            raise UserError(f"saved with {len(state['episodes'])} environments, not {self.num_envs}: keep num_envs")
+        self._episodes, self._running = list(state["episodes"]), list(state["running"])
+        self._actions = [list(np.asarray(actions, np.float32)) for actions in state["actions"]]
+        running = [index for index in range(self.num_envs) if self._running[index]]
+        for index in running:
+            actions = np.asarray(state["actions"][index], np.float32)
+            self._seats[index].send(Redo(self._episode_seed(index, self._episodes[index] - 1), actions))
+        for index in running:
+            self._images[index] = self._seats[index].receive().image
+
+    def close(self) -> None:
+        for seat in self._seats:
+            seat.close()
+        self._seats = []
+
+    def _episode_seed(self, index: int, episode: int | None = None) -> int:
+        episode = self._episodes[index] if episode is None else episode
+        return int(np.random.SeedSequence([self._seed, index, episode]).generate_state(1)[0])
+
+    def _finish(self, index: int, action: np.ndarray) -> tuple[float, bool, bool, bool, bool, int]:
+        """Reward, is_first, is_last, is_terminal, is_cut, frames of one environment."""
+        first = not self._running[index]
+        frame = self._first_frame(index) if first else self._next_frame(index)
+        if frame is None:
+            self._running[index] = False
+            self._actions[index].clear()
+            return 0.0, False, True, False, True, 0
+        self._images[index], self._deaths[index] = frame.image, 0
+        if first:
+            self._episodes[index] += 1
+            self._actions[index].clear()
+        else:
+            self._actions[index].append(action.copy())
+        last = frame.terminated or frame.truncated
+        self._running[index] = not last
+        return frame.reward, first, last, frame.terminated, False, frame.frames
+
+    def _next_frame(self, index: int) -> Frame | None:
+        try:
+            return self._seats[index].receive()
+        except WorkerDied as death:
+            self._revive(index, death)
+            return None
+
+    def _first_frame(self, index: int) -> Frame:
+        """A death while resetting cuts no episode: simply try again."""
+        while (frame := self._next_frame(index)) is None:
+            self._seats[index].send(Reset(self._episode_seed(index)))
+        return frame
+
+    def _revive(self, index: int, death: WorkerDied) -> None:
+        while True:
+            self._deaths[index] += 1
+            if self._deaths[index] >= _TRIES:
+                raise UserError(
+                    f"the worker of environment {index} died {_TRIES} times in a row ({death}): "
+                    "is memory short? Try fewer environments, or step them in process to see why"
+                ) from death
+            warnings.warn(
+                f"the worker of environment {index} died ({death}); its episode is cut",
+                stacklevel=4,
+            )
+            try:
+                return self._reopen(index)
+            except WorkerDied as again:
+                death = again
+
+
+class InProcess(Environments):
+    """Environments in this process, stepped one after another: no start-up, no second busy process."""
+
+    def _open(self) -> None:
+        for _ in range(self.num_envs):
+            self._seats.append(LocalSeat(self._settings))
+
+    def _reopen(self, index: int) -> None:
+        raise AssertionError("a seat in this process cannot die alone")
+
+
+class Workers(Environments):
+    """One process for each environment, pinned to the cores in turn; one that dies is started again."""
+
+    _seats: list[WorkerSeat]  # type: ignore[assignment]
+
+    def pids(self) -> list[int]:
+        """The workers' process numbers."""
+        return [seat.pid for seat in self._seats]
+
+    def _open(self) -> None:
+        for index in range(self.num_envs):
+            self._seats.append(WorkerSeat(self._settings, self._core(index)))
+        for seat in self._seats:
+            try:
+                seat.ready()
+            except WorkerDied as death:
+                raise UserError(f"an environment worker died as it started ({death}): see its message above") from death
+
+    def _reopen(self, index: int) -> None:
+        self._seats[index].close()
+        self._seats[index] = WorkerSeat(self._settings, self._core(index))
+        self._seats[index].ready()
+
+    def _core(self, index: int) -> int | None:
+        if not hasattr(os, "sched_getaffinity"):
+            return None
+        cores = sorted(os.sched_getaffinity(0))
+        return cores[index % len(cores)]

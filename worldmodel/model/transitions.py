@@ -1,0 +1,95 @@
+"""The transition p(s'|s, a): the seam where the ensembles differ. Legend: K members, D deter, F feature, P params."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldmodel.model.layers import Block
+
+
+class Transition(nn.Module, ABC):
+    """K members, each predicting the distribution of the next latent. Chosen in a config; nothing downstream changes."""
+
+    members: int
+
+    @abstractmethod
+    def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
+        """All members' parameters.
+
+        Args:
+            deter: (*B, D) memory of the state that is predicted.
+            feature: (*B, F) feature of the state before it.
+            action: (*B, A) action between the two.
+
+        Returns:
+            (K, *B, P)
+        """
+
+
+class SharedTrunk(Transition):
+    """K heads over one trunk of the memory (comparable to LOMPO and Plan2Explore): almost free, but doubts share features."""
+
+    def __init__(
+        self, deter_size: int, feature_size: int, action_size: int, param_size: int, members: int = 5, width: int = 256
+    ) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"an ensemble needs at least 1 member, got {members}")
+        self.members = members
+        self.trunk = Block(deter_size, width)
+        self.heads = nn.Linear(width, members * param_size)
+
+    def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
+        return rearrange(self.heads(self.trunk(deter)), "... (k p) -> k ... p", k=self.members)
+
+
+class MemberChoice(ABC):
+    """Which member's prediction an imagined rollout follows."""
+
+    @abstractmethod
+    def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor | None:
+        """What is drawn once per rollout."""
+
+    @abstractmethod
+    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor | None:
+        """Member indices (*B,) for one step of ``params`` (K, *B, P), or None to follow the mixture."""
+
+
+class EveryStep(MemberChoice):
+    """A random member at each step (TS1 of PETS, Chua et al. 2018)."""
+
+    def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
+        return None
+
+    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor:
+        return torch.randint(len(params), params.shape[1:-1], device=params.device)
+
+
+class EveryTrajectory(MemberChoice):
+    """One member for a whole rollout (TSinf of PETS)."""
+
+    def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor:
+        return torch.randint(members, batch, device=device)
+
+    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor | None:
+        return drawn
+
+
+class Mixture(MemberChoice):
+    """The members' average: plain averaging over what the model does not know."""
+
+    def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
+        return None
+
+    def pick(self, params: Tensor, drawn: Tensor | None) -> None:
+        return None
+
+
+def select_member(params: Tensor, index: Tensor) -> Tensor:
+    """Params (K, *B, P) of the members ``index`` (*B,): (*B, P)."""
+    index = index.unsqueeze(0).unsqueeze(-1).expand(1, *params.shape[1:])
+    return params.gather(0, index).squeeze(0)

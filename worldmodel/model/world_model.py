@@ -1,0 +1,174 @@
+"""The world model: encoder, RSSM with its ensemble, decoder, reward and continue heads, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.base import Encoder
+from worldmodel.model.decoder import Decoder
+from worldmodel.model.distributions import Latents, TwoHot
+from worldmodel.model.layers import MLP
+from worldmodel.model.rssm import RSSM, Filtered
+from worldmodel.model.transitions import Transition
+from worldmodel.types import LatentState, Observation, SequenceBatch
+
+Metrics = dict[str, Tensor]
+Losses = dict[str, Tensor]
+
+
+class RewardHead(nn.Module):
+    """p(r|s): two-hot over exponential bins, starting at zero (DreamerV3)."""
+
+    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float) -> None:
+        super().__init__()
+        self.net = MLP(feature_size, bins, width, layers, zero=True)
+        self.twohot = TwoHot(bins, limit)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Expected reward, (*B, F) -> (*B,)."""
+        return self.twohot.mean(self.net(feature))
+
+    def loss(self, feature: Tensor, reward: Tensor) -> Tensor:
+        return self.twohot.loss(self.net(feature), reward)
+
+
+class ContinueHead(nn.Module):
+    """p(c|s): the probability that a state is not terminal."""
+
+    def __init__(self, feature_size: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.net = MLP(feature_size, 1, width, layers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(*B, F) -> (*B,) in (0, 1)."""
+        return self.net(feature).squeeze(-1).sigmoid()
+
+    def loss(self, feature: Tensor, is_terminal: Tensor) -> Tensor:
+        logits = self.net(feature).squeeze(-1)
+        return F.binary_cross_entropy_with_logits(logits, (~is_terminal).to(logits.dtype), reduction="none")
+
+
+class WorldModel(nn.Module):
+    """A latent POMDP learned from pixels.
+
+    Args:
+        action_size: size A of an action.
+        encoder: images to embeddings.
+        latents: family of the latent distributions.
+        transition: builds the ensemble from (deter, feature, action, params) sizes.
+        decoder: builds the decoder from the feature size.
+        deter: size D of the memory.
+        width: hidden width of RSSM and heads.
+        head_layers: hidden layers of the reward and continue heads.
+        bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
+        free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
+        decoded: share of the frames that is reconstructed, a random subset each time (unbiased).
+        bootstrap: members see resampled data: each episode's weight for a member is Poisson(1), fixed by the episode's number.
+    """
+
+    def __init__(
+        self,
+        action_size: int,
+        encoder: Encoder,
+        latents: Latents,
+        transition: Callable[[int, int, int, int], Transition],
+        decoder: Callable[[int], Decoder],
+        deter: int = 256,
+        width: int = 256,
+        head_layers: int = 1,
+        bins: int = 63,
+        limit: float = 6.0,
+        free_nats: float = 1.0,
+        decoded: float = 1.0,
+        bootstrap: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 < decoded <= 1:
+            raise ValueError(f"decoded is a share in (0, 1], got {decoded}")
+        feature_size = deter + latents.size
+        self.encoder = encoder
+        ensemble = transition(deter, feature_size, action_size, latents.param_size)
+        self.rssm = RSSM(encoder.embed_dim, action_size, latents, ensemble, deter, width)
+        self.decoder = decoder(feature_size)
+        self.reward = RewardHead(feature_size, width, head_layers, bins, limit)
+        self.cont = ContinueHead(feature_size, width, head_layers)
+        self.free_nats, self.decoded, self.bootstrap = free_nats, decoded, bootstrap
+
+    @property
+    def feature_size(self) -> int:
+        return self.rssm.feature_size
+
+    @property
+    def latents(self) -> Latents:
+        return self.rssm.latents
+
+    def embed(self, image: Tensor) -> Tensor:
+        """(*B, 3, H, W) uint8 -> (*B, E)."""
+        return self.encoder(image.flatten(0, -4)).unflatten(0, image.shape[:-3])
+
+    def observe(self, batch: SequenceBatch, state: LatentState | None = None, mode: bool = False) -> Filtered:
+        """Filter real sequences: posterior states (B, T, ...) and all members' priors (K, B, T, P)."""
+        return self.rssm.observe(self.embed(batch.image), batch.action, batch.is_first, state, mode)
+
+    def filter(self, observation: Observation, action: Tensor, state: LatentState, mode: bool = False) -> LatentState:
+        """Take in one more observation (N, ...) after ``action`` (N, A)."""
+        return self.rssm.obs_step(state, action, self.embed(observation.image), observation.is_first, mode)
+
+    def measure(self, image: Tensor) -> None:
+        """Take pixel statistics of (N, 3, H, W) uint8 images, for encoder and decoder alike."""
+        self.encoder.measure(image)
+        self.decoder.pixels.measure(image)
+
+    def loss(self, batch: SequenceBatch) -> tuple[Losses, LatentState, Metrics]:
+        """All losses, each (B, T), the posterior states that were filtered on the way (B, T, ...), and metrics."""
+        filtered = self.observe(batch)
+        feature = filtered.state.feature  # (B, T, F)
+        dynamics, representation, kl = self._kl(filtered, batch.episode)
+        losses = {
+            "reconstruction": self._reconstruction(feature, batch.image),
+            "reward": self.reward.loss(feature, batch.reward),
+            "cont": self.cont.loss(feature, batch.is_terminal),
+            "dynamics": dynamics,
+            "representation": representation,
+        }
+        with torch.no_grad():
+            doubt = self.latents.uncertainty(filtered.prior.detach())
+            metrics = {"kl": kl.mean(), "epistemic": doubt.epistemic.mean(), "aleatoric": doubt.aleatoric.mean()}
+            metrics["posterior_entropy"] = self.latents.entropy(filtered.state.params.detach()).mean()
+        return losses, filtered.state, metrics
+
+    def _kl(self, filtered: Filtered, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """KL balance (DreamerV2): each member is pulled to the posterior, the posterior a little to the members."""
+        posterior, prior = filtered.state.params, filtered.prior  # (B, T, P), (K, B, T, P)
+        each = self.latents.kl(posterior.detach(), prior)  # (K, B, T)
+        weight = self.member_weights(episode, len(prior)) if self.bootstrap else 1.0
+        dynamics = (weight * each.clamp_min(self.free_nats)).mean(0)
+        back = self.latents.kl(posterior, prior.detach()).mean(0)
+        return dynamics, back.clamp_min(self.free_nats), each.detach()
+
+    @staticmethod
+    def member_weights(episode: Tensor, members: int) -> Tensor:
+        """Poisson(1) weights (K, *B) of episodes (*B), always the same for the same episode and member."""
+        number = torch.arange(1, members + 1, device=episode.device).view(-1, *[1] * episode.dim())
+        # an integer hash (Knuth's multiplicative, folded twice), then the quantile function of Poisson(1)
+        mixed = (episode.unsqueeze(0) * 2654435761 + number * 40503) % 2**32
+        mixed = ((mixed ^ (mixed >> 15)) * 2246822519) % 2**32
+        uniform = ((mixed ^ (mixed >> 13)) % 2**24).float() / 2**24
+        steps = torch.tensor([0.36788, 0.73576, 0.91970, 0.98101, 0.99634, 0.99941], device=episode.device)
+        return torch.bucketize(uniform, steps, right=True).float()
+
+    def _reconstruction(self, feature: Tensor, image: Tensor) -> Tensor:
+        batch, length = feature.shape[:2]
+        total = batch * length
+        feature, image = feature.flatten(0, 1), image.flatten(0, 1)
+        if self.decoded == 1:
+            return self.decoder.loss(feature, image).view(batch, length)
+        count = max(1, round(total * self.decoded))
+        chosen = torch.randperm(total, device=feature.device)[:count]
+        error = self.decoder.loss(feature[chosen], image[chosen])
+        # frames left out count zero, the others more: the mean over (B, T) stays unbiased
+        return error.new_zeros(total).index_put((chosen,), error * (total / count)).view(batch, length)

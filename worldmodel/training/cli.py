@@ -1,0 +1,104 @@
+"""``worldmodel fit`` and ``worldmodel validate``, on LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from worldmodel.errors import UserError
+from worldmodel.training.agent import Agent
+from worldmodel.training.callbacks import Checkpoints, Clock, Collect, Console, Record, Truncate
+from worldmodel.training.data import Experience
+from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder
+
+
+class CLI(LightningCLI):
+    """Adds the run folder: it holds the configuration, and resumes from itself."""
+
+    folder: RunFolder
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=str | None, default=None, help="the run's folder; resumes what it holds")
+        parser.add_lightning_class_args(Console, "console")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.link_arguments("data.action", "model.action", apply_on="instantiate")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = {"model", "dataloaders", "datamodule", "weights_only"}
+        return {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "validate": skipped | {"verbose"}}
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.folder = RunFolder(config.run or f"runs/{config.data.task}-{datetime.now():%Y%m%d-%H%M%S}")
+        if self.subcommand == "fit":
+            dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_link_targets=False))
+            self.folder.claim(dumped)
+            if self.folder.last.exists() and config.ckpt_path is None:
+                config.ckpt_path = str(self.folder.last)
+        elif config.ckpt_path is None:
+            config.ckpt_path = str(self.folder.best if self.folder.best.exists() else self.folder.last)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as cause:  # a constructor's word on its arguments
+            raise UserError(" ".join(str(cause).split())) from cause
+        self.datamodule.directory = self.folder.path
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        clock, collect = Clock(), Collect()
+        self._get(self.config_init, "console").bind(clock, collect)
+        self._get(self.config_init, "checkpoints").bind(self.folder)
+        extra = [clock, Truncate(self.folder), collect, Record(self.folder, clock)]
+        trainer = super().instantiate_trainer(plugins=[CheckpointIO()], **kwargs)
+        # the first to act is the clock, the last the checkpoint
+        trainer.callbacks = [*extra, *trainer.callbacks]
+        if self.subcommand == "fit":
+            trainer.loggers = [CSVMetrics(self.folder.path / "metrics.csv"), *trainer.loggers]
+        return trainer
+
+
+def arguments(given: list[str]) -> list[str]:
+    """A run folder alone means the configuration that it holds."""
+    if given[:1] not in (["fit"], ["validate"]) or "--config" in given:
+        return given
+    for flag, value in zip(given, [*given[1:], ""], strict=True):
+        folder = value if flag == "--run" else flag.removeprefix("--run=") if flag.startswith("--run=") else ""
+        if folder:
+            config = Path(folder) / "config.yaml"
+            if not config.exists():
+                raise UserError(f"{folder} holds no run: begin one with --config configs/base.yaml --run {folder}")
+            return [given[0], "--config", str(config), *given[1:]]
+    raise UserError("say what to run: --config configs/base.yaml begins a run, --run runs/NAME resumes one")
+
+
+def quiet() -> None:
+    """Silence what a person can do nothing about."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*GPU available.*", ".*litlogger.*"):
+        warnings.filterwarnings("ignore", text)
+    warnings.filterwarnings("ignore", module="lightning.*")
+
+
+def run(given: list[str] | None = None) -> None:
+    """Run a command line; exit with 2 and one line when the person at the keyboard can mend it."""
+    quiet()
+    try:
+        CLI(
+            Agent,
+            Experience,
+            args=arguments(sys.argv[1:] if given is None else given),
+            save_config_callback=None,
+            seed_everything_default=0,
+        )
+    except UserError as error:
+        print(f"worldmodel: {error}", file=sys.stderr)
+        sys.exit(2)

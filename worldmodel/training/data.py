@@ -1,0 +1,191 @@
+"""The LightningDataModule: environments, replay and collector of one rank, and the batches that training reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import distributed
+
+from worldmodel.errors import UserError
+from worldmodel.experience.collector import Collector, EpisodeSummary, Policy, RandomPolicy
+from worldmodel.experience.rendering import Quality
+from worldmodel.experience.replay import Replay
+from worldmodel.experience.vector import Environments, InProcess, Workers
+from worldmodel.training.randomness import random_state
+from worldmodel.types import ActionSpec, SequenceBatch
+
+_EVALUATION = 1_000_003  # added to the seed, so that no training episode is ever evaluated on
+_RANK = 1_000
+
+
+class Batches:
+    """``updates`` batches an epoch, drawn from the replay as they are asked for. Sized, so nothing is drawn early."""
+
+    def __init__(self, data: Experience) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return self._data.updates
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        for _ in range(len(self)):
+            yield self._data.replay.sample(self._data.batch, self._data.length)
+
+
+class Experience(L.LightningDataModule):
+    """Real experience: where it comes from and how it is fed.
+
+    Args:
+        task: a dm_control task (``cartpole_swingup``), a Gymnasium id, or a factory ``package.module:callable``.
+        action_repeat: environment frames per action.
+        num_envs: environments on each rank.
+        workers: step environments in processes of their own rather than in this one (for more than two cores).
+        size: side of the rendered image in pixels.
+        camera: camera of a dm_control task; its own choice if None.
+        quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
+        pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
+        seed: of environments and sampling; ranks and evaluation derive theirs from it.
+        capacity: records the replay samples from, on each rank.
+        prefill: records collected by random actions before the first update, on each rank.
+        steps: steps of every environment in an epoch.
+        updates: updates in an epoch.
+        batch: sequences in a batch (on each rank).
+        length: records in a sequence.
+    """
+
+    def __init__(
+        self,
+        task: str = "cartpole_balance",
+        action_repeat: int = 2,
+        num_envs: int = 4,
+        workers: bool = False,
+        size: int = 64,
+        camera: int | str | None = None,
+        quality: Quality = "fast",
+        pixels: bool = False,
+        seed: int = 0,
+        capacity: int = 500_000,
+        prefill: int = 1000,
+        steps: int = 25,
+        updates: int = 50,
+        batch: int = 16,
+        length: int = 32,
+    ) -> None:
+        super().__init__()
+        for name, value in {"steps": steps, "updates": updates, "batch": batch, "length": length - 1}.items():
+            if value < 1:
+                raise UserError(f"data.{name} is too small: it must be at least {2 if name == 'length' else 1}")
+        self.task, self.num_envs, self.seed, self.capacity = task, num_envs, seed, capacity
+        self.kind: type[Environments] = Workers if workers else InProcess
+        self.settings: dict[str, Any] = {
+            "size": size,
+            "action_repeat": action_repeat,
+            "camera": camera,
+            "quality": quality,
+            "pixels": pixels,
+        }
+        self.prefill, self.steps, self.updates, self.batch, self.length = prefill, steps, updates, batch, length
+        # the action is needed before there is a trainer, so the rank comes from the launcher's variables
+        rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+        self.environments = self.kind(task, num_envs, seed + _RANK * rank, **self.settings)
+        self.evaluation: Environments | None = None
+        self.directory: Path | None = None
+        self.resumed_random: dict[str, Any] | None = None
+        self._replay: Replay | None = None
+        self._collector: Collector | None = None
+
+    @property
+    def action(self) -> ActionSpec:
+        """What an action of the task is."""
+        return self.environments.action
+
+    @property
+    def replay(self) -> Replay:
+        if self._replay is None:
+            raise RuntimeError("the replay is opened by setup(), once the run folder is known")
+        return self._replay
+
+    @property
+    def collector(self) -> Collector:
+        if self._collector is None:
+            raise RuntimeError("the collector is made by setup(), once the run folder is known")
+        return self._collector
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit" or self._replay is not None:
+            return
+        if self.directory is None or self.trainer is None:
+            raise RuntimeError("set directory, the run folder, before fitting")
+        rank = self.trainer.global_rank
+        self._replay = Replay(
+            self.directory / "replay" / f"rank_{rank}",
+            image_shape=self.environments.image_shape,
+            action_size=self.action.size,
+            capacity=self.capacity,
+            seed=self.seed + _RANK * rank,
+        )
+        self._collector = Collector(self.environments, self._replay)
+
+    def fill(self) -> None:
+        """Collect by random actions until ``prefill`` records are stored: whole episodes, so a few more."""
+        policy = RandomPolicy(self.action)
+        while len(self.replay) < max(self.prefill, self.length):
+            self.collector.collect(policy, 1)
+
+    def collect(self, policy: Policy) -> list[EpisodeSummary]:
+        """One epoch's worth of steps."""
+        return self.collector.collect(policy, self.steps)
+
+    def evaluation_environments(self) -> Environments:
+        """Environments with seeds that training never uses; made at the first call."""
+        if self.evaluation is None:
+            rank = 0 if self.trainer is None else self.trainer.global_rank
+            self.evaluation = self.kind(self.task, self.num_envs, self.seed + _EVALUATION + _RANK * rank, **self.settings)
+        return self.evaluation
+
+    def train_dataloader(self) -> Batches:
+        return Batches(self)
+
+    def val_dataloader(self) -> list[int]:
+        """One item: an evaluation is one step of Lightning's validation loop."""
+        return [0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs beside the replay's files: a list with an entry for each rank."""
+        mine = {
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+            "random": random_state(),
+        }
+        ranks: list[Any] = [mine]
+        if distributed.is_initialized():
+            ranks = [None] * distributed.get_world_size()
+            distributed.all_gather_object(ranks, mine)
+        return {"ranks": ranks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if len(state["ranks"]) != world:
+            raise UserError(f"the checkpoint is of {len(state['ranks'])} processes, not {world}: keep trainer.devices")
+        mine = state["ranks"][rank]
+        self.replay.load_state_dict(mine["replay"])
+        self.collector.load_state_dict(mine["collector"])
+        self.resumed_random = mine["random"]
+
+    def restart(self) -> None:
+        """Begin anew: drop what a run that never came to a checkpoint has left behind."""
+        self.replay.load_state_dict(self.replay.state_dict() | {"first": 0, "next": 0})
+
+    def teardown(self, stage: str) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop all environments."""
+        self.environments.close()
+        if self.evaluation is not None:
+            self.evaluation.close()
+            self.evaluation = None

@@ -1,0 +1,80 @@
+"""The types that travel between the parts. NamedTuples: they pass through vmap, pytrees and device transfer.
+
+Legend: B batch, T time, H horizon, K ensemble members, A action size, D deter, S latents, C classes, Z Gaussian size.
+
+Time alignment. A record t holds what the agent saw at t and what led there::
+
+    record      0          1          2         ...     L
+    image     o_0 (reset)  o_1        o_2               o_L
+    action    0            a_0 -> o_1 a_1 -> o_2        a_{L-1} -> o_L
+    reward    0            r(o_1)     r(o_2)            r(o_L)
+    is_first  1            0          0                 0
+
+``action[t]`` led to ``image[t]``, and so did ``reward[t]``. ``is_first[t]`` cuts the memory; it may stand anywhere
+inside a sequence. ``is_terminal[t]`` says that nothing follows o_t (a time limit is no terminal).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ActionSpec(NamedTuple):
+    """What an action is: ``size`` numbers in [-1, 1], or a one-hot vector of ``size`` when ``discrete``."""
+
+    size: int
+    discrete: bool
+
+
+class SequenceBatch(NamedTuple):
+    """Real sequences, aligned as drawn above. ``episode`` numbers the episode of each record within its replay."""
+
+    image: Tensor  # (B, T, 3, H, W) uint8
+    action: Tensor  # (B, T, A) float32
+    reward: Tensor  # (B, T) float32
+    is_first: Tensor  # (B, T) bool
+    is_terminal: Tensor  # (B, T) bool
+    episode: Tensor  # (B, T) int64
+
+
+class Observation(NamedTuple):
+    """What a policy sees of N environments at one moment (torch tensors)."""
+
+    image: Tensor  # (N, 3, H, W) uint8
+    is_first: Tensor  # (N,) bool
+
+
+class LatentState(NamedTuple):
+    """A latent state s. ``params`` are those of the distribution that ``stoch`` was drawn from (see Latents)."""
+
+    deter: Tensor  # (*B, D) memory
+    stoch: Tensor  # (*B, Z) sample; a categorical's one-hot vectors lie flat, Z = S * C
+    params: Tensor  # (*B, P) logits, or mean and raw deviation
+
+    @property
+    def feature(self) -> Tensor:
+        """All that the heads see of a state, (*B, D + Z)."""
+        import torch  # a worker process imports this module and must not load torch
+
+        return torch.cat([self.deter, self.stoch], -1)
+
+
+class Uncertainty(NamedTuple):
+    """Doubt of an ensemble's next state. total = aleatoric + epistemic, in nats (categorical) or as variances (Gaussian)."""
+
+    total: Tensor  # (*B,)
+    aleatoric: Tensor  # (*B,) noise in the data
+    epistemic: Tensor  # (*B,) ignorance of the model
+
+
+class Trajectory(NamedTuple):
+    """Imagined rollouts. ``action[t]`` leads from ``state[t]`` to ``state[t + 1]``, which earns ``reward[t]``."""
+
+    state: LatentState  # each (B, H + 1, ...)
+    action: Tensor  # (B, H, A)
+    reward: Tensor  # (B, H)
+    cont: Tensor  # (B, H) probability that state[t + 1] is not terminal
+    uncertainty: Tensor  # (B, H) epistemic uncertainty of the step
