@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
 
 import torch
 from einops import rearrange
@@ -43,7 +44,9 @@ class Pixels(nn.Module):
         factor = side // self.size
         rows = rearrange(image, "n c (h a) w -> (n c h) a w", a=factor)
         columns = self.columns.repeat_interleave(factor, 0).mul_(1 / (255 * factor**2))
-        return rearrange(sum(rows.unbind(1)) @ columns, "(n c h) w -> n c h w", c=3, h=self.size)
+        with torch.autocast(image.device.type, enabled=False):
+            small = reduce(torch.add, rows.unbind(1)) @ columns
+        return rearrange(small, "(n c h) w -> n c h w", c=3, h=self.size)
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 -> whitened (N, 3, size, size)."""
@@ -70,5 +73,5 @@ class Encoder(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 -> (N, embed_dim)."""
 
-    def measure(self, image: Tensor) -> None:  # noqa: B027 - most encoders have nothing to measure
+    def measure(self, image: Tensor) -> None:
         """Take statistics of the data, (N, 3, H, W) uint8, if the encoder wants any."""

@@ -21,7 +21,7 @@ class PatchEncoder(Encoder):
 
     def __init__(self, size: int = 32, channels: tuple[int, int] = (32, 64), patch: int = 4) -> None:
         super().__init__()
-        if size % (2 * patch):
+        if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")
         self.pixels = Pixels(size)
         side = size // (2 * patch)
@@ -61,7 +61,11 @@ class ConvEncoder(Encoder):
         blocks: list[nn.Module] = []
         for i in range(layers):
             channels = depth * 2**i
-            blocks += [nn.Conv2d(channels // 2 if i else 3, channels, 4, 2, 1, bias=False), nn.GroupNorm(1, channels), nn.SiLU()]
+            blocks += [
+                nn.Conv2d(channels // 2 if i else 3, channels, 4, 2, 1, bias=False),
+                nn.GroupNorm(1, channels),
+                nn.SiLU(),
+            ]
         self.net = nn.Sequential(*blocks, nn.Flatten())
 
     def forward(self, image: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class LatentState(NamedTuple):
 
 
 class Uncertainty(NamedTuple):
-    """Doubt of an ensemble's next state. total = aleatoric + epistemic, in nats (categorical) or as variances (Gaussian)."""
+    """Doubt of an ensemble's next state: total = aleatoric + epistemic, as nats (categorical) or variances."""
 
     total: Tensor  # (*B,)
     aleatoric: Tensor  # (*B,) noise in the data

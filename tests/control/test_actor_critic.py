@@ -21,7 +21,7 @@ from worldmodel.control.actor_critic import (
 from worldmodel.control.returns import ReturnScale
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.transitions import EveryStep, Mixture
-from worldmodel.types import ActionSpec, LatentState, Trajectory
+from worldmodel.types import ActionSpec
 
 F = 6
 
@@ -40,7 +40,7 @@ def awake(actor: Actor) -> Actor:
 def test_normal_actor_stays_in_bounds_and_keeps_its_noise() -> None:
     actor = awake(NormalActor(F, 3, 16, 1, min_std=0.2, max_std=0.9))
     feature = 5 * torch.randn(500, F)
-    action, std = actor.sample(feature), actor.distribution(feature).base_dist.stddev  # type: ignore[attr-defined]
+    action, std = actor.bound(actor.sample(feature)), actor.distribution(feature).base_dist.stddev
     assert action.shape == (500, 3) and action.abs().max() == 1  # clipped, and it happens
     assert actor.mode(feature).abs().max() <= 1
     assert std.min() >= 0.2 and std.max() <= 0.9
@@ -50,7 +50,7 @@ def test_normal_actor_stays_in_bounds_and_keeps_its_noise() -> None:
 
 def test_clipping_lets_the_gradient_pass() -> None:
     actor = NormalActor(F, 1, 16, 1)
-    action = actor.sample(torch.zeros(100, F))
+    action = actor.bound(actor.sample(torch.zeros(100, F)))
     assert (action.abs() == 1).any()
     (gradient,) = torch.autograd.grad(action.sum(), actor.net[-1].bias)
     assert gradient[0].item() == pytest.approx(100)  # the mean is tanh(bias), at zero
@@ -58,9 +58,10 @@ def test_clipping_lets_the_gradient_pass() -> None:
 
 def test_categorical_actor_is_one_hot_and_frequent_as_it_should_be() -> None:
     actor = awake(CategoricalActor(F, 4, 16, 1))
+    action = actor.sample(torch.randn(1000, F))
+    assert torch.equal(action.detach(), action.detach().round()) and (action.sum(-1) == 1).all()
     feature = torch.randn(1, F)
     action = actor.sample(feature.expand(20000, F))
-    assert torch.equal(action.detach(), action.detach().round()) and (action.sum(-1) == 1).all()
     probs = actor.distribution(feature).mean[0]
     torch.testing.assert_close(action.mean(0), probs, atol=0.015, rtol=0)
     assert probs.min() >= 0.01 / 4
@@ -94,28 +95,20 @@ def test_critic_learns_and_its_slow_copy_follows() -> None:
     torch.testing.assert_close(critic.slow[-1].bias, before + 0.1 * (critic.net[-1].bias - before))
 
 
-def trajectory(action: Tensor) -> Trajectory:
-    """One step from random states: action (B, A)."""
-    zero = torch.zeros(len(action), 1)
-    state = LatentState(torch.randn(len(action), 2, F), *(torch.zeros(len(action), 2, 0),) * 2)
-    return Trajectory(state, action.unsqueeze(1), zero, zero, zero)
-
-
 @pytest.mark.parametrize("actor", [NormalActor(F, 2, 16, 1), CategoricalActor(F, 4, 16, 1)])
 def test_policy_gradient_raises_what_turned_out_well(actor: Actor) -> None:
-    path = trajectory(actor.sample(torch.randn(64, F)).detach())
-    path.action.requires_grad_(True)
-    feature = path.state.feature[:, 0]
+    feature = torch.randn(64, 1, F)
+    draw = actor.sample(feature).detach().requires_grad_(True)
     returns, value = torch.randn(64, 1, requires_grad=True), torch.randn(64, 1, requires_grad=True)
     good = (returns > value)[:, 0]
 
     def log_prob() -> Tensor:
-        return actor.distribution(feature).log_prob(path.action[:, 0]).detach()
+        return actor.distribution(feature).log_prob(draw).detach()[:, 0]
 
     before = log_prob()
     optimizer = torch.optim.Adam(actor.parameters(), 1e-2)
     for _ in range(20):
-        loss = PolicyGradient()(actor, path, returns, value, torch.tensor(2.0))
+        loss = PolicyGradient()(actor, feature, draw, returns, value, torch.tensor(2.0))
         assert loss.shape == (64, 1)
         optimizer.zero_grad()
         loss.mean().backward()
@@ -123,21 +116,31 @@ def test_policy_gradient_raises_what_turned_out_well(actor: Actor) -> None:
     change = log_prob() - before
     assert change[good].mean() > change[~good].mean() + 0.5 and change[~good].mean() < -0.5
     # the estimate is of the actor's gradient alone
-    assert returns.grad is None and value.grad is None and path.action.grad is None
+    assert returns.grad is None and value.grad is None and draw.grad is None
 
 
 def test_policy_gradient_is_the_gradient_of_the_expected_return() -> None:
     actor = awake(CategoricalActor(F, 3, 16, 1))
     state = torch.randn(1, F)
     payoff = torch.tensor([1.0, -2.0, 0.5])
-    path = trajectory(actor.sample(state.expand(100000, F)).detach())
-    path.state.deter[:, 0] = state
-    returns = (path.action @ payoff).detach()
-    loss = PolicyGradient()(actor, path, returns, torch.full_like(returns, 0.3), torch.tensor(1.0)).mean()
+    feature = state.expand(100000, 1, F)
+    draw = actor.sample(feature).detach()
+    returns = draw @ payoff
+    loss = PolicyGradient()(actor, feature, draw, returns, torch.full_like(returns, 0.3), torch.tensor(1.0)).mean()
     bias = actor.net[-1].bias
     (estimate,) = torch.autograd.grad(-loss, bias)
     (exact,) = torch.autograd.grad((actor.distribution(state).mean @ payoff).sum(), bias)
     torch.testing.assert_close(estimate, exact, atol=0.03, rtol=0)
+
+
+def test_the_score_of_a_normal_actor_is_unbiased_at_its_limits() -> None:
+    actor = NormalActor(F, 1, 16, 1)
+    feature = torch.zeros(200000, F)
+    torch.nn.init.constant_(actor.net[-1].bias, 1.0)  # a mean of 0.76: a third of the draws are clipped
+    draw = actor.sample(feature).detach()
+    assert (actor.bound(draw) != draw).float().mean() > 0.2
+    (score,) = torch.autograd.grad(actor.distribution(feature).log_prob(draw).mean(), actor.net[-1].bias)
+    assert score.abs().max() < 0.01
 
 
 def agent(objective: Objective, **settings: Any) -> tuple[ActorCritic, Any]:
@@ -227,14 +230,14 @@ def test_entropy_bonus_spreads_the_actor() -> None:
 
 def test_uncertainty_is_worth_its_weight() -> None:
     returns = []
-    for weight in (-2.0, 0.0, 3.0):
+    for weight in (0.0, 3.0, -2.0):
         control, model = agent(ThroughModel(), uncertainty_weight=weight, horizon=1)
         data = tiny.batch(4, 5)
         torch.manual_seed(1)
-        metrics = control.loss(model, model.observe(data).state, data)[1]
-        returns.append(metrics["return_imagined"].item() - weight * metrics["uncertainty_imagined"].item())
-        assert metrics["uncertainty_imagined"] > 0
-    assert returns[0] == pytest.approx(returns[1], abs=1e-5) and returns[2] == pytest.approx(returns[1], abs=1e-5)
+        returns.append(control.loss(model, model.observe(data).state, data)[1]["return_imagined"].item())
+    bonus = (returns[1] - returns[0]) / 3
+    assert bonus > 1e-3
+    assert (returns[2] - returns[0]) / -2 == pytest.approx(bonus, abs=1e-4)
 
 
 def test_starts_are_distinct_states_of_the_batch() -> None:
@@ -274,6 +277,12 @@ def test_the_imagined_future_counts_only_while_the_episode_goes_on() -> None:
     losses, _ = control.loss(model, model.observe(data).state, data)
     assert losses["critic"][:, 0].min() > 0 and losses["critic"][:, 1:].abs().max() < 1e-6
     assert losses["actor"][:, 1:].abs().max() < 1e-6
+
+    with torch.no_grad():
+        model.cont.net[-1].bias.fill_(30)  # none is
+        control.critic.net[-1].weight.zero_()  # even logits: the same loss everywhere
+    critic = control.loss(model, model.observe(data).state, data)[0]["critic"].mean(0)
+    torch.testing.assert_close(critic / critic[0], torch.tensor([1, 0.9, 0.81]))
 
 
 def test_discrete_actions() -> None:

@@ -49,7 +49,7 @@ def test_shapes_and_time_alignment(choice: MemberChoice, latents: Latents) -> No
         torch.testing.assert_close(path.reward[:, t], model.reward(after.feature))
         torch.testing.assert_close(path.cont[:, t], model.cont(after.feature))
         torch.testing.assert_close(path.uncertainty[:, t], latents.uncertainty(prior).epistemic)
-    assert path.reward.std() > 0 and not path.uncertainty.requires_grad
+    assert path.reward.std() > 0 and path.uncertainty.min() > 0
 
 
 def test_a_member_each_step() -> None:
@@ -78,12 +78,19 @@ def test_mode_draws_nothing() -> None:
     assert torch.equal(one.state.feature, other.state.feature)
 
 
-def test_gradients_flow_from_the_last_reward_to_the_first_action() -> None:
+def test_doubt_can_be_spared() -> None:
+    model, start, _ = rollout(Mixture())
+    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, Mixture(), doubt=False)
+    assert path.uncertainty.shape == (B, H) and not path.uncertainty.any()
+
+
+def test_gradients_flow_from_the_last_step_to_the_first_action() -> None:
     model, start, _ = rollout(Mixture())
     first = torch.zeros(B, tiny.ACTION, requires_grad=True)
     actions = iter([first, *[torch.zeros(B, tiny.ACTION)] * (H - 1)])
     path = imagine(model, lambda _: next(actions), start, H, Mixture())
-    assert torch.autograd.grad(path.reward[:, -1].sum(), first)[0].any()
+    for last in (path.reward[:, -1], path.uncertainty[:, -1]):
+        assert torch.autograd.grad(last.sum(), first, retain_graph=True)[0].any()
 
 
 def test_a_horizon_is_at_least_one() -> None:

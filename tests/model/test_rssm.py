@@ -104,7 +104,7 @@ def test_sampling_draws_from_the_posterior() -> None:
         many.stoch.mean(0),
         model.latents.probs(many.params[0]).flatten(-2),
         atol=0.02,
-        rtol=0,  # type: ignore[attr-defined]
+        rtol=0,
     )
 
 

@@ -15,11 +15,14 @@ from worldmodel.model.distributions import TwoHot
 from worldmodel.model.layers import MLP
 from worldmodel.model.transitions import MemberChoice
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
-from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch
 
 
 class Actor(nn.Module, ABC):
-    """pi(a|s). ``sample`` keeps a gradient path from the action to the state and the parameters."""
+    """pi(a|s). ``sample`` keeps a gradient path from the action to the parameters.
+
+    What is drawn has a density; ``bound`` makes it an action that model and environment take.
+    """
 
     net: MLP
 
@@ -34,6 +37,10 @@ class Actor(nn.Module, ABC):
     @abstractmethod
     def mode(self, feature: Tensor) -> Tensor:
         """The most likely action (*B, A)."""
+
+    def bound(self, action: Tensor) -> Tensor:
+        """A draw (*B, A) as an action in its limits, with the draw's gradient."""
+        return action
 
 
 class NormalActor(Actor):
@@ -58,8 +65,10 @@ class NormalActor(Actor):
 
     def sample(self, feature: Tensor) -> Tensor:
         mean, std = self._moments(feature)
-        action = mean + std * torch.randn_like(std)
-        return action + (action.clamp(-1, 1) - action).detach()  # clipped, but the gradient passes
+        return mean + std * torch.randn_like(std)
+
+    def bound(self, action: Tensor) -> Tensor:
+        return action + (action.clamp(-1, 1) - action).detach()
 
     def mode(self, feature: Tensor) -> Tensor:
         return self._moments(feature)[0]
@@ -82,7 +91,7 @@ class CategoricalActor(Actor):
 
     def sample(self, feature: Tensor) -> Tensor:
         probs = self._probs(feature)
-        return OneHotCategorical(probs=probs.detach(), validate_args=False).sample() + probs - probs.detach()
+        return OneHotCategorical(probs=probs.detach(), validate_args=False).sample() + (probs - probs.detach())
 
     def mode(self, feature: Tensor) -> Tensor:
         probs = self._probs(feature)
@@ -119,24 +128,43 @@ class Critic(nn.Module):
 class Objective(ABC):
     """How the actor's gradient is taken."""
 
+    differentiates: bool  # the rollout itself
+
     @abstractmethod
-    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
-        """Loss (B, H) from returns and values of the states that the actions were taken in, (B, H)."""
+    def __call__(
+        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Loss (B, H).
+
+        Args:
+            actor: whose gradient it is.
+            feature: (B, H, F) of the states that were acted in.
+            draw: (B, H, A) what the actor drew there, before it was bounded.
+            returns, value: (B, H) of those states.
+            scale: () what returns are divided by.
+        """
 
 
 class ThroughModel(Objective):
     """Backpropagation through the model (Dreamer): the returns themselves are differentiated."""
 
-    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+    differentiates = True
+
+    def __call__(
+        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
+    ) -> Tensor:
         return -returns / scale
 
 
 class PolicyGradient(Objective):
     """REINFORCE with the critic as baseline (DreamerV3, equation 11)."""
 
-    def __call__(self, actor: Actor, trajectory: Trajectory, returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
-        feature = trajectory.state.feature[:, :-1].detach()
-        log_prob = actor.distribution(feature).log_prob(trajectory.action.detach())
+    differentiates = False
+
+    def __call__(
+        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
+    ) -> Tensor:
+        log_prob = actor.distribution(feature.detach()).log_prob(draw.detach())
         return -log_prob * ((returns - value) / scale).detach()
 
 
@@ -189,28 +217,29 @@ class ActorCritic(nn.Module):
     def loss(self, world_model: WorldModel, state: LatentState, batch: SequenceBatch) -> tuple[Losses, Metrics]:
         """Losses of actor and critic, each ending in a mean, from posterior states (B, T, ...) of a batch."""
         chosen, start = self._starts(state, batch)
-        with frozen(world_model, self.critic):
-            path = imagine(
-                world_model,
-                lambda s: self.actor.sample(s.feature.detach()),
-                start,
-                self.horizon,
-                self.choice,
-                doubt=self.uncertainty_weight != 0,
-            )
+        draws: list[Tensor] = []
+
+        def act(s: LatentState) -> Tensor:
+            draws.append(self.actor.sample(s.feature.detach()))
+            return self.actor.bound(draws[-1])
+
+        with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
+            doubt = self.uncertainty_weight != 0
+            path = imagine(world_model, act, start, self.horizon, self.choice, doubt=doubt)
             feature = path.state.feature  # (N, H + 1, F)
             value = self.critic(feature)  # (N, H + 1)
-        reward = path.reward + self.uncertainty_weight * path.uncertainty
-        discount = self.discount * path.cont
-        returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
-        weight = torch.cat([torch.ones_like(discount[:, :1]), discount[:, :-1]], 1).cumprod(1).detach()
+            reward = path.reward + self.uncertainty_weight * path.uncertainty
+            discount = self.discount * path.cont
+            returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
+        seen = feature[:, :-1].detach()
+        alive = (~batch.is_terminal).flatten()[chosen].to(discount.dtype).unsqueeze(1)
+        weight = torch.cat([alive, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
-        entropy = self.actor.distribution(feature[:, :-1].detach()).entropy()
-        actor = self.objective(self.actor, path, returns, value[:, :-1], scale) - self.entropy * entropy
-        critic = self.critic.loss(feature[:, :-1].detach(), returns.detach())
+        entropy = self.actor.distribution(seen).entropy()
+        gain = self.objective(self.actor, seen, torch.stack(draws, 1), returns, value[:, :-1], scale)
         losses = {
-            "actor": weight * actor,
-            "critic": weight * critic,
+            "actor": weight * (gain - self.entropy * entropy),
+            "critic": weight * self.critic.loss(seen, returns.detach()),
             "replay_critic": self._replayed(state, batch, chosen, returns.detach()),
         }
         metrics = {
@@ -232,6 +261,8 @@ class ActorCritic(nn.Module):
     def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
         """The critic's loss on real sequences (B, T - 1), bootstrapped with the imagined return where there is one."""
         feature = state.feature.detach()  # (B, T, F)
+        if self.uncertainty_weight:  # real rewards hold no bonus: they would be another target
+            return feature.new_zeros(feature.shape[0], feature.shape[1] - 1)
         with torch.no_grad():
             value = self.critic(feature)
             flat = value.flatten().index_put((chosen,), imagined[:, 0])

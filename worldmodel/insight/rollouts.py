@@ -72,9 +72,11 @@ def open_loop(
     truth = _at_decoder_size(world_model, batch.image)
     dream = world_model.decoder.image(feature)
     difference = (truth.int() - dream.int()).abs().to(torch.uint8)
-    images = (x * valid[:, :, None, None, None] for x in (truth, dream, difference))
-    numbers = (batch.reward, world_model.reward(feature), torch.cat([doubt, dreamt.uncertainty], 1))
-    return OpenLoop(*images, *(x * valid for x in numbers), valid, context)
+    uncertainty = torch.cat([doubt, dreamt.uncertainty], 1)
+    mask = valid[:, :, None, None, None]
+    images = (truth * mask, dream * mask, difference * mask)
+    numbers = (batch.reward * valid, world_model.reward(feature) * valid, uncertainty * valid)
+    return OpenLoop(*images, *numbers, valid, context)
 
 
 def _longest(batch: SequenceBatch, context: int, sequences: int) -> tuple[SequenceBatch, Tensor]:

@@ -39,7 +39,7 @@ class PatchDecoder(Decoder):
 
     def __init__(self, feature_size: int, size: int = 32, channels: tuple[int, int] = (32, 64), patch: int = 4) -> None:
         super().__init__()
-        if size % (2 * patch):
+        if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")
         self.pixels = Pixels(size)
         side = size // (2 * patch)

@@ -45,7 +45,9 @@ class Latents(ABC):
 
 
 class CategoricalLatents(Latents):
-    """``groups`` one-hot vectors of ``classes``, straight-through gradients (DreamerV2), 1% uniform mixed in (DreamerV3).
+    """``groups`` one-hot vectors of ``classes``.
+
+    Straight-through gradients (DreamerV2), 1% uniform mixed in (DreamerV3).
 
     Uncertainty is the mutual information between member and class: the entropy of the mean minus the mean entropy
     (Depeweg et al. 2018), zero exactly when all members agree.

@@ -37,7 +37,7 @@ class MLP(nn.Sequential):
 
 
 class GRU(nn.Module):
-    """A gated recurrent cell, layer-normalised, update gate biased to remember (Dreamer). The input comes as a sum's half:
+    """A gated recurrent cell, layer-normalised, update gate biased to remember (Dreamer).
 
     ``forward(x, h)`` with x (*B, I) and h (*B, D) returns the next h (*B, D).
     """

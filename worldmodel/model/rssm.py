@@ -55,7 +55,9 @@ class RSSM(nn.Module):
     def initial(self, *batch: int) -> LatentState:
         """The state before anything was seen: zeros, (*batch, ...)."""
         weight = self.from_deter.weight
-        return LatentState(*(weight.new_zeros(*batch, n) for n in (self.deter, self.latents.size, self.latents.param_size)))
+        return LatentState(
+            *(weight.new_zeros(*batch, n) for n in (self.deter, self.latents.size, self.latents.param_size))
+        )
 
     def _remember(self, state: LatentState, action_part: Tensor) -> Tensor:
         x = F.silu(self.input_norm(self.from_stoch(state.stoch) + action_part))
@@ -77,7 +79,7 @@ class RSSM(nn.Module):
         return self._perceive(deter, self.from_embed(embed), mode)
 
     def img_step(self, state: LatentState, action: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of imagination: the next memory (*B, D), and every member's prior over the next latent (K, *B, P)."""
+        """One step of imagination: the next memory (*B, D), and all members' priors of the next latent (K, *B, P)."""
         deter = self._remember(state, self.from_action(action))
         return deter, self.transition(deter, state.feature, action)
 

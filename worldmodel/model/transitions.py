@@ -12,7 +12,7 @@ from worldmodel.model.layers import Block
 
 
 class Transition(nn.Module, ABC):
-    """K members, each predicting the distribution of the next latent. Chosen in a config; nothing downstream changes."""
+    """K members, each predicting the distribution of the next latent. Chosen in a config."""
 
     members: int
 
@@ -31,7 +31,7 @@ class Transition(nn.Module, ABC):
 
 
 class SharedTrunk(Transition):
-    """K heads over one trunk of the memory (comparable to LOMPO and Plan2Explore): almost free, but doubts share features."""
+    """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but doubts share features."""
 
     def __init__(
         self, deter_size: int, feature_size: int, action_size: int, param_size: int, members: int = 5, width: int = 256

@@ -67,7 +67,7 @@ class WorldModel(nn.Module):
         bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
         free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
         decoded: share of the frames that is reconstructed, a random subset each time (unbiased).
-        bootstrap: members see resampled data: each episode's weight for a member is Poisson(1), fixed by the episode's number.
+        bootstrap: members see resampled data: an episode's weight for a member is Poisson(1), fixed by its number.
     """
 
     def __init__(

@@ -51,6 +51,7 @@ class Agent(L.LightningModule):
         adam_epsilon: Adam's epsilon.
         clip: largest gradient norm of the world model, of the actor and of the critic.
         warmup: updates over which the learning rates rise from zero.
+        decay: share of the learning rates that is left at ``trainer.max_epochs``; they fall linearly.
         compile: compile the losses (minutes at the start; worth it on a GPU).
         patience: losses in a row that may be not finite, each skipped and counted, before training stops.
         evaluation_episodes: episodes in an evaluation.
@@ -68,6 +69,7 @@ class Agent(L.LightningModule):
         adam_epsilon: float = 1e-6,
         clip: tuple[float, float, float] = (100.0, 1.0, 10.0),
         warmup: int = 100,
+        decay: float = 1.0,
         compile: bool = False,
         patience: int = 5,
         evaluation_episodes: int = 10,
@@ -81,18 +83,21 @@ class Agent(L.LightningModule):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(WEIGHTS)}")
         self.weights = WEIGHTS | (weights or {})
         self.rates = (learning_rate, actor_learning_rate, critic_learning_rate)
-        self.adam_epsilon, self.clip, self.warmup, self.patience = adam_epsilon, clip, warmup, patience
+        self.adam_epsilon, self.clip, self.patience = adam_epsilon, clip, patience
+        self.warmup, self.decay = warmup, decay
         self._losses = torch.compile(self.losses) if compile else self.losses
         self.evaluation_episodes = evaluation_episodes
         self.evaluation: Evaluation | None = None
+        self.last_return: float | None = None
+        self._loaded_updates = 0
         self.skipped, self._skipped_in_a_row = 0, 0
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     @property
     def updates(self) -> int:
-        """Gradient steps taken, in all."""
-        return self.global_step
+        """Gradient steps taken, in all; when validating, those of the checkpoint."""
+        return self.global_step or self._loaded_updates
 
     def policy(self, explore: bool) -> ActorPolicy:
         """The actor, to collect with (``explore``) or to evaluate."""
@@ -121,7 +126,7 @@ class Agent(L.LightningModule):
         # gradients are averaged over ranks by now, so every rank comes to the same decision
         if torch.stack(norms).sum().isfinite():
             self._skipped_in_a_row = 0
-            self._warm_up(optimizer)
+            self._schedule(optimizer)
             optimizer.step()
             self.actor_critic.critic.follow()
             names = ("world_model", "actor", "critic")
@@ -130,8 +135,11 @@ class Agent(L.LightningModule):
             self._skip()
         optimizer.zero_grad()
 
-    def _warm_up(self, optimizer: Any) -> None:
+    def _schedule(self, optimizer: Any) -> None:
         share = min(1.0, (self.updates + 1) / max(1, self.warmup))
+        epochs = self.trainer.max_epochs or 0
+        if epochs > 0:
+            share *= 1 - (1 - self.decay) * min(1.0, self.trainer.current_epoch / epochs)
         for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
 
@@ -167,7 +175,8 @@ class Agent(L.LightningModule):
             found = run_episodes(environments, self.policy(explore=False), episodes, record_video=True)
         returns = torch.tensor([episode.return_ for episode in found], device=self.device)
         self.evaluation = Evaluation(self.all_gather(returns).flatten().tolist(), found[0].video)
-        self.log("eval/return", sum(self.evaluation.returns) / len(self.evaluation.returns), batch_size=1)
+        self.last_return = sum(self.evaluation.returns) / len(self.evaluation.returns)
+        self.log("eval/return", self.last_return, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parts = (self.world_model, self.actor_critic.actor, self.actor_critic.critic)
@@ -178,7 +187,16 @@ class Agent(L.LightningModule):
         return torch.optim.Adam(groups, eps=self.adam_epsilon, fused=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["skipped"] = self.skipped
+        checkpoint["agent"] = {
+            "skipped": self.skipped,
+            "in_a_row": self._skipped_in_a_row,
+            "sums": dict(self._sums),
+            "count": self._count,
+            "last_return": self.last_return,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.skipped = checkpoint["skipped"]
+        state = checkpoint["agent"]
+        self._loaded_updates = checkpoint["global_step"]
+        self.skipped, self._skipped_in_a_row = state["skipped"], state["in_a_row"]
+        self._sums, self._count, self.last_return = dict(state["sums"]), state["count"], state["last_return"]

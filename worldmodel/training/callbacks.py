@@ -77,10 +77,11 @@ class Collect(Callback):
         self._measured = len(data.replay)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"measured": self._measured}
+        return {"measured": self._measured, "finished": [list(episode) for episode in self.finished]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._measured = state["measured"]
+        self.finished = [EpisodeSummary(*episode) for episode in state["finished"]]
 
 
 class Record(Callback):
@@ -101,7 +102,7 @@ class Record(Callback):
         returns = torch.tensor(agent.evaluation.returns)
         training = trainer.state.fn == "fit"
         row = {
-            "frames": data.collector.frames * trainer.world_size if training else None,
+            "frames": data.frames * trainer.world_size,
             "updates": agent.updates,
             "seconds": round(self.clock.seconds(), 1),
             "policy": "actor",
@@ -153,13 +154,13 @@ class Console(Callback):
             return
         metrics, now = agent.averages(), self.clock.seconds()
         finished, self.collect.finished = self.collect.finished, []
-        frames = data.collector.frames * trainer.world_size
+        frames = data.frames * trainer.world_size
         metrics["frames"], metrics["skipped"] = frames, agent.skipped
         metrics["updates_per_second"] = (agent.updates - self._last[1]) / max(1e-6, now - self._last[0])
         if finished:
             metrics["train/return"] = sum(e.return_ for e in finished) / len(finished)
-        if "eval/return" in trainer.callback_metrics:
-            metrics["eval/return"] = float(trainer.callback_metrics["eval/return"])
+        if agent.last_return is not None:
+            metrics["eval/return"] = agent.last_return
         self._last = (now, agent.updates)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=agent.updates)
@@ -186,7 +187,7 @@ class Checkpoints(Callback):
     """``last.ckpt`` every few epochs and at the end, ``best.ckpt`` whenever the evaluation return rises.
 
     Args:
-        every: epochs between two checkpoints; fall together with the console's lines for exact metrics on resume.
+        every: epochs between two checkpoints.
     """
 
     def __init__(self, every: int = 8) -> None:
@@ -199,13 +200,13 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         agent, data = _ours(trainer, module)
         done = trainer.current_epoch + 1
-        evaluated = agent.evaluation is not None
-        better = evaluated and float(trainer.callback_metrics["eval/return"]) > self.best
+        score = agent.last_return if agent.evaluation is not None else None
+        agent.evaluation = None
+        better = score is not None and score > self.best
         if not (better or done % self.every == 0 or done == trainer.max_epochs):
             return
         if better:
-            self.best = float(trainer.callback_metrics["eval/return"])
-        agent.evaluation = None
+            self.best = score
         trainer.save_checkpoint(self.folder.last)
         if better and trainer.is_global_zero:
             _link(self.folder.last, self.folder.best)

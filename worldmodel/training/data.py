@@ -97,6 +97,7 @@ class Experience(L.LightningDataModule):
         self.resumed_random: dict[str, Any] | None = None
         self._replay: Replay | None = None
         self._collector: Collector | None = None
+        self._frames_before = 0
 
     @property
     def action(self) -> ActionSpec:
@@ -114,6 +115,11 @@ class Experience(L.LightningDataModule):
         if self._collector is None:
             raise RuntimeError("the collector is made by setup(), once the run folder is known")
         return self._collector
+
+    @property
+    def frames(self) -> int:
+        """Environment frames collected so far on this rank, action repeat included."""
+        return self._frames_before if self._collector is None else self._collector.frames
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or self._replay is not None:
@@ -169,9 +175,12 @@ class Experience(L.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        if len(state["ranks"]) != world:
+        if self._collector is not None and len(state["ranks"]) != world:
             raise UserError(f"the checkpoint is of {len(state['ranks'])} processes, not {world}: keep trainer.devices")
-        mine = state["ranks"][rank]
+        mine = state["ranks"][rank % len(state["ranks"])]
+        self._frames_before = mine["collector"]["counters"][0]
+        if self._collector is None:  # validating: nothing is collected
+            return
         self.replay.load_state_dict(mine["replay"])
         self.collector.load_state_dict(mine["collector"])
         self.resumed_random = mine["random"]
