@@ -10,20 +10,21 @@ import argparse
 import csv
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 CLOCKS = {"updates_per_second", "seconds"}
 
 
 def command(run: Path, configs: list[str]) -> list[str]:
     """The command line of a run; the same one resumes it."""
-    return [sys.executable, "-m", "worldmodel", "fit", *(x for c in configs for x in ("--config", c)), "--run", str(run)]
+    given = [word for config in configs for word in ("--config", config)]
+    return [sys.executable, "-m", "worldmodel", "fit", *given, "--run", str(run)]
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -34,20 +35,40 @@ def outcome(run: Path) -> dict[str, Any]:
     return {"metrics": metrics, "evaluations": [{k: v for k, v in row.items() if k not in CLOCKS} for row in lines]}
 
 
-def torture(run: Path, configs: list[str], kills: int, longest: float, seed: int) -> int:
-    """Start the run, kill it after a random time, and again, then let it end; returns how many kills struck."""
+class Process(Protocol):
+    """As of ``subprocess``."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+def torture(start: Callable[[], Process], kills: int, shortest: float, longest: float, seed: int) -> int:
+    """Start a run, kill it after a random time, and again, then let it end; returns how many kills struck."""
     rng, struck = random.Random(seed), 0
     for _ in range(kills):
-        process = subprocess.Popen(command(run, configs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start()
         try:
-            process.wait(rng.uniform(1.0, longest))
+            process.wait(rng.uniform(shortest, longest))
             break
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
             struck += 1
-    subprocess.run(command(run, configs), check=True, stdout=subprocess.DEVNULL)
+    if code := start().wait():
+        raise RuntimeError(f"the resumed run ended with exit code {code}")
     return struck
+
+
+def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+    """Where two outcomes are not the same."""
+    found = [
+        f"{name}: {len(left[name])} rows, {len(right[name])}" for name in left if len(left[name]) != len(right[name])
+    ]
+    for name in left:
+        for i, (a, b) in enumerate(zip(left[name], right[name], strict=False)):
+            found += [f"{name}[{i}].{key}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+    return found
 
 
 def main() -> None:
@@ -63,21 +84,18 @@ def main() -> None:
         start = time.monotonic()
         subprocess.run(command(calm, configs), check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - start
-        struck = torture(troubled, configs, given.kills, given.longest or seconds / 3, given.seed)
+
+        def start() -> subprocess.Popen:
+            return subprocess.Popen(command(troubled, configs), stdout=subprocess.DEVNULL)
+
+        struck = torture(start, given.kills, 1.0, given.longest or seconds / 3, given.seed)
         left, right = outcome(calm), outcome(troubled)
-    different = [
-        f"{name}[{i}].{key}"
-        for name in left
-        for i, (a, b) in enumerate(zip(left[name], right[name], strict=False))
-        for key in a
-        if a[key] != b.get(key)
-    ]
-    same = left == right
+    different = differences(left, right)
     if different:
         print("first differences:", ", ".join(different[:5]))
-    result = {"kills": struck, "seconds_undisturbed": round(seconds, 1), "rows": len(left["metrics"]), "identical": same}
-    print(json.dumps(result))
-    sys.exit(0 if same else 1)
+    result = {"kills": struck, "seconds_undisturbed": round(seconds, 1), "rows": len(left["metrics"])}
+    print(json.dumps(result | {"identical": not different}))
+    sys.exit(1 if different else 0)
 
 
 if __name__ == "__main__":

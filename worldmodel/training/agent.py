@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from worldmodel.control.actor_critic import ActorCritic
@@ -90,7 +91,7 @@ class Agent(L.LightningModule):
         self.evaluation: Evaluation | None = None
         self.last_return: float | None = None
         self._loaded_updates = 0
-        self.skipped, self._skipped_in_a_row = 0, 0
+        self.skipped, self.skipped_in_a_row = 0, 0
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -116,7 +117,7 @@ class Agent(L.LightningModule):
         return total, detached | metrics | more | {"loss/total": total.detach()}
 
     def training_step(self, batch: SequenceBatch, index: int) -> None:
-        optimizer = self.optimizers()
+        optimizer = cast(LightningOptimizer, self.optimizers())
         total, metrics = self._losses(batch)
         self.manual_backward(total)
         norms = [
@@ -125,7 +126,7 @@ class Agent(L.LightningModule):
         ]
         # gradients are averaged over ranks by now, so every rank comes to the same decision
         if torch.stack(norms).sum().isfinite():
-            self._skipped_in_a_row = 0
+            self.skipped_in_a_row = 0
             self._schedule(optimizer)
             optimizer.step()
             self.actor_critic.critic.follow()
@@ -145,8 +146,8 @@ class Agent(L.LightningModule):
 
     def _skip(self) -> None:
         self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= self.patience:
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= self.patience:
             raise UserError(
                 f"the loss was not finite {self.patience} times in a row after {self.updates} updates: "
                 "the last checkpoint is kept; lower the learning rates and resume"
@@ -166,7 +167,7 @@ class Agent(L.LightningModule):
         return means
 
     def validation_step(self, batch: int, index: int) -> None:
-        """Run the evaluation's episodes on every rank; ``evaluation`` then holds them all, and ``eval/return`` the mean."""
+        """Run the episodes on every rank; ``evaluation`` then holds them all, and ``eval/return`` is their mean."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         world = self.trainer.world_size
         episodes = max(1, self.evaluation_episodes // world)
@@ -174,7 +175,7 @@ class Agent(L.LightningModule):
             environments = data.evaluation_environments()
             found = run_episodes(environments, self.policy(explore=False), episodes, record_video=True)
         returns = torch.tensor([episode.return_ for episode in found], device=self.device)
-        self.evaluation = Evaluation(self.all_gather(returns).flatten().tolist(), found[0].video)
+        self.evaluation = Evaluation(cast(Tensor, self.all_gather(returns)).flatten().tolist(), found[0].video)
         self.last_return = sum(self.evaluation.returns) / len(self.evaluation.returns)
         self.log("eval/return", self.last_return, batch_size=1)
 
@@ -189,7 +190,7 @@ class Agent(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["agent"] = {
             "skipped": self.skipped,
-            "in_a_row": self._skipped_in_a_row,
+            "in_a_row": self.skipped_in_a_row,
             "sums": dict(self._sums),
             "count": self._count,
             "last_return": self.last_return,
@@ -198,5 +199,5 @@ class Agent(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["agent"]
         self._loaded_updates = checkpoint["global_step"]
-        self.skipped, self._skipped_in_a_row = state["skipped"], state["in_a_row"]
+        self.skipped, self.skipped_in_a_row = state["skipped"], state["in_a_row"]
         self._sums, self._count, self.last_return = dict(state["sums"]), state["count"], state["last_return"]

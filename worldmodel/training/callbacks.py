@@ -199,14 +199,16 @@ class Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         agent, data = _ours(trainer, module)
+        if agent.skipped_in_a_row:  # something may be broken: the good checkpoint stays
+            return
         done = trainer.current_epoch + 1
         score = agent.last_return if agent.evaluation is not None else None
         agent.evaluation = None
         better = score is not None and score > self.best
+        if score is not None and better:
+            self.best = score
         if not (better or done % self.every == 0 or done == trainer.max_epochs):
             return
-        if better:
-            self.best = score
         trainer.save_checkpoint(self.folder.last)
         if better and trainer.is_global_zero:
             _link(self.folder.last, self.folder.best)

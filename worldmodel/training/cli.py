@@ -16,6 +16,7 @@ from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
 from worldmodel.training.callbacks import Checkpoints, Clock, Collect, Console, Record, Truncate
 from worldmodel.training.data import Experience
+from worldmodel.training.parser import Parser
 from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder
 
 
@@ -29,11 +30,15 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Console, "console")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.link_arguments("data.action", "model.action", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         skipped = {"model", "dataloaders", "datamodule", "weights_only"}
         return {"fit": skipped | {"train_dataloaders", "val_dataloaders"}, "validate": skipped | {"verbose"}}
+
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints hold no configuration, the run folder does."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -60,7 +65,7 @@ class CLI(LightningCLI):
         extra = [clock, Truncate(self.folder), collect, Record(self.folder, clock)]
         trainer = super().instantiate_trainer(plugins=[CheckpointIO()], **kwargs)
         # the first to act is the clock, the last the checkpoint
-        trainer.callbacks = [*extra, *trainer.callbacks]
+        trainer.callbacks = [*extra, *trainer.callbacks]  # type: ignore[attr-defined]
         if self.subcommand == "fit":
             trainer.loggers = [CSVMetrics(self.folder.path / "metrics.csv"), *trainer.loggers]
         return trainer
@@ -68,7 +73,8 @@ class CLI(LightningCLI):
 
 def arguments(given: list[str]) -> list[str]:
     """A run folder alone means the configuration that it holds."""
-    if given[:1] not in (["fit"], ["validate"]) or "--config" in given:
+    own = any(word in ("-h", "--help", "-c", "--config") or word.startswith("--config=") for word in given)
+    if given[:1] not in (["fit"], ["validate"]) or own or any(word.endswith(".help") for word in given):
         return given
     for flag, value in zip(given, [*given[1:], ""], strict=True):
         folder = value if flag == "--run" else flag.removeprefix("--run=") if flag.startswith("--run=") else ""
@@ -82,7 +88,8 @@ def arguments(given: list[str]) -> list[str]:
 
 def quiet() -> None:
     """Silence what a person can do nothing about."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (".*does not have many workers.*", ".*Checkpoint directory.*", ".*GPU available.*", ".*litlogger.*"):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", module="lightning.*")
@@ -97,6 +104,8 @@ def run(given: list[str] | None = None) -> None:
             Experience,
             args=arguments(sys.argv[1:] if given is None else given),
             save_config_callback=None,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
             seed_everything_default=0,
         )
     except UserError as error:

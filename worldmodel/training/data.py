@@ -48,7 +48,7 @@ class Experience(L.LightningDataModule):
         camera: camera of a dm_control task; its own choice if None.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
         pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
-        seed: of environments and sampling; ranks and evaluation derive theirs from it.
+        seed: of environments and sampling, ``seed_everything`` on the command line; ranks derive theirs from it.
         capacity: records the replay samples from, on each rank.
         prefill: records collected by random actions before the first update, on each rank.
         steps: steps of every environment in an epoch.
@@ -150,7 +150,8 @@ class Experience(L.LightningDataModule):
         """Environments with seeds that training never uses; made at the first call."""
         if self.evaluation is None:
             rank = 0 if self.trainer is None else self.trainer.global_rank
-            self.evaluation = self.kind(self.task, self.num_envs, self.seed + _EVALUATION + _RANK * rank, **self.settings)
+            seed = self.seed + _EVALUATION + _RANK * rank
+            self.evaluation = self.kind(self.task, self.num_envs, seed, **self.settings)
         return self.evaluation
 
     def train_dataloader(self) -> Batches:

@@ -35,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as cause:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({_line(cause)}): is the disk full? The file before it is kept") from cause
+        raise UserError(f"cannot write {path} ({_line(cause)}): is the disk full? The old one is kept") from cause
 
 
 def _line(error: BaseException) -> str:
@@ -91,12 +91,14 @@ class RunFolder:
         """
         if self.config.exists():
             old, new = _flat(yaml.safe_load(self.config.read_text()) or {}), _flat(config)
-            different = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not k.startswith(FREE)]
+            keys = sorted(key for key in old.keys() | new.keys() if not key.startswith(FREE))
+            different = [key for key in keys if old.get(key) != new.get(key)]
             if different:
                 key = different[0]
                 raise UserError(
-                    f"{self.path} is a run of another configuration ({key} is {old.get(key)!r} there, {new.get(key)!r} "
-                    f"here; {len(different)} settings differ): resume with --run {self.path} alone, or use another folder"
+                    f"{self.path} is a run of another configuration ({key} is {old.get(key)!r} there, "
+                    f"{new.get(key)!r} here; {len(different)} settings differ): resume with --run {self.path} alone, "
+                    "or use another folder"
                 )
         text = yaml.safe_dump({k: v for k, v in config.items() if k not in ("run", "ckpt_path")}, sort_keys=False)
         write_atomically(self.config, lambda temporary: _write(temporary, text))
@@ -132,7 +134,10 @@ def _write(path: Path, text: str) -> None:
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
-    return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 class CSVMetrics(Logger):

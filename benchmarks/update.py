@@ -1,0 +1,194 @@
+"""Seconds per update, and where they go. ``python -m benchmarks.update [--size standard|laptop] [--device cuda ...]``.
+
+``standard`` is width 256, 16 x 16 categorical latents, K = 5, batch 16 x 32 of 64 x 64 frames, all decoded, and 512
+imagined starts x 15 steps. Any other size is the name of a file in ``configs/size``. The last line is a JSON object.
+"""
+
+from __future__ import annotations
+
+from worldmodel.__main__ import tune_for_cpu
+
+tune_for_cpu()  # before torch is loaded
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from worldmodel.experience.replay import Replay, record_dtype
+from worldmodel.training.agent import Agent
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+STANDARD = {
+    "data": {"batch": 16, "length": 32},
+    "model": {
+        "world_model": {
+            "init_args": {
+                "encoder": {"init_args": {"size": 64}},
+                "decoder": {"init_args": {"size": 64}},
+                "latents": {
+                    "class_path": "worldmodel.model.distributions.CategoricalLatents",
+                    "init_args": {"groups": 16, "classes": 16},
+                },
+                "transition": {"init_args": {"members": 5, "width": 256}},
+                "deter": 256,
+                "width": 256,
+                "decoded": 1.0,
+            }
+        },
+        "actor_critic": {"init_args": {"width": 256, "starts": 512, "horizon": 15}},
+    },
+}
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` laid upon ``base``; another class drops the arguments of the one before."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if "class_path" in over and over["class_path"] != base.get("class_path"):
+        return over
+    return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
+
+
+def build(size: str, compiled: bool) -> tuple[Agent, int, int]:
+    """The agent of a size, its batch and its length."""
+    config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
+    over = STANDARD if size == "standard" else yaml.safe_load((CONFIGS / "size" / f"{size}.yaml").read_text())
+    config = merge(config, over)
+    parser = ArgumentParser()
+    parser.add_class_arguments(Agent, "model")
+    model = config["model"] | {"action": [1, False], "compile": compiled}
+    agent = parser.instantiate(parser.parse_object({"model": model})).model
+    return agent, config["data"]["batch"], config["data"]["length"]
+
+
+def store(folder: str) -> Replay:
+    """A replay of noise: 20 episodes of 128 records."""
+    replay = Replay(folder, image_shape=(3, 64, 64), action_size=1)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        records = np.zeros(128, record_dtype((3, 64, 64), 1))
+        records["image"] = rng.integers(0, 256, records["image"].shape, np.uint8)
+        records["action"], records["reward"] = rng.uniform(-1, 1, (128, 1)), rng.uniform(0, 1, 128)
+        records["is_first"][0] = True
+        replay.add_episode(records)
+    return replay
+
+
+class Stopwatch:
+    """Median seconds of a call, after warm-up."""
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self.device, self.repeats = device, repeats
+
+    def __call__(self, call: Callable[[], Any], warmup: int = 3) -> float:
+        seconds = []
+        for i in range(warmup + self.repeats):
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            if i >= warmup:
+                seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds)
+
+
+class Update:
+    """One update as training does it, without Lightning around it."""
+
+    def __init__(self, agent: Agent, replay: Replay, batch: int, length: int, autocast: Callable[[], Any]) -> None:
+        self.agent, self.replay, self.batch, self.length, self.autocast = agent, replay, batch, length, autocast
+        self.optimizer = agent.configure_optimizers()
+
+    def sample(self) -> SequenceBatch:
+        batch = self.replay.sample(self.batch, self.length)
+        return SequenceBatch(*(x.to(self.agent.device) for x in batch))
+
+    def step(self) -> None:
+        for group, limit in zip(self.optimizer.param_groups, self.agent.clip, strict=True):
+            nn.utils.clip_grad_norm_(group["params"], limit)
+        self.optimizer.step()
+        self.agent.actor_critic.critic.follow()
+
+    def __call__(self) -> None:
+        with self.autocast():
+            total, _ = self.agent._losses(self.sample())
+        total.backward()
+        self.step()
+        self.optimizer.zero_grad()
+
+
+def phases(update: Update, watch: Stopwatch) -> dict[str, float]:
+    """Seconds of each part; forward passes with their graph, ``backward`` of all of them together."""
+    agent, batch = update.agent, update.sample()
+    model, control = agent.world_model, agent.actor_critic
+    embed = model.embed(batch.image).detach()
+    filtered = model.rssm.observe(embed, batch.action, batch.is_first)
+    state = LatentState(*(x.detach() for x in filtered.state))
+    feature = state.feature
+    seconds = {
+        "sample": watch(update.sample),
+        "encode": watch(lambda: model.embed(batch.image)),
+        "memory": watch(lambda: model.rssm.observe(embed, batch.action, batch.is_first)),
+        "decode": watch(lambda: model._reconstruction(feature, batch.image)),
+        "imagine": watch(lambda: control.loss(model, state, batch)),
+    }
+
+    def both() -> None:
+        agent.losses(batch)[0].backward()
+
+    seconds["backward"] = watch(both) - watch(lambda: agent.losses(batch))
+    seconds["step"] = watch(update.step)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="standard", help="standard, or a file in configs/size")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    device = torch.device(given.device)
+    agent, batch, length = build(given.size, given.compile)
+    agent.to(device)
+
+    def autocast() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16) if given.bf16 else nullcontext()
+
+    with TemporaryDirectory() as folder:
+        update, watch = Update(agent, store(folder), batch, length, autocast), Stopwatch(device, given.repeats)
+        seconds = watch(update)
+        parts = {} if given.compile else phases(update, watch)
+    for name, value in parts.items():
+        print(f"{name:10s} {1000 * value:8.1f} ms")
+    result = {
+        "size": given.size,
+        "seconds_per_update": round(seconds, 4),
+        "updates_per_second": round(1 / seconds, 2),
+        "parameters": sum(p.numel() for p in agent.parameters()),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "compiled": given.compile,
+        "bf16": given.bf16,
+        "phases": {name: round(value, 4) for name, value in parts.items()},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

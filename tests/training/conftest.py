@@ -1,0 +1,44 @@
+"""The real command line, in this process and on something tiny."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldmodel.training.cli import run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    """The command line that trains something tiny in ``folder``, or resumes it."""
+    return ["fit", "--config", str(CONFIGS / "base.yaml"), "--config", str(TINY), "--run", str(folder), *more]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that a folder holds."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _bare_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["worldmodel"])  # Lightning warns of pytest's own arguments
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["worldmodel"])
+        run(words(folder))
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished tiny run."""
+    return Path(shutil.copytree(_finished, tmp_path / "finished"))

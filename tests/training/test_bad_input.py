@@ -1,0 +1,236 @@
+"""Each mistake through the real command line: one clear line, exit code 2, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.training.conftest import CONFIGS, files, words
+from worldmodel.experience import rendering
+from worldmodel.model.world_model import WorldModel
+from worldmodel.training.cli import run
+from worldmodel.training.run import load_checkpoint
+
+BROKEN = "tests.experience.broken"
+WORLD, CONTROL = "--model.world_model.init_args", "--model.actor_critic.init_args"
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line that fails; gives its one line."""
+
+    def fails(given: list[str]) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run(given)
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("worldmodel: ") and error.count("\n") == 1, error
+        return error
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--data.task", "cartpole_swingpu"], "unknown task 'cartpole_swingpu': did you mean cartpole_swingup"),
+        (["--data.bach", "3"], "no option data.bach: did you mean data.batch?"),
+        (["--trainer.max_epchs", "3"], "did you mean trainer.max_epochs"),
+        (["--xyzxyz.q", "3"], "no option xyzxyz.q: --help lists them"),
+        ([f"{WORLD}.detr", "3"], "model.world_model has no option detr: did you mean deter?"),
+        ([f"{WORLD}.encoder.init_args.sze", "3"], "model.world_model.encoder has no option sze: did you mean size?"),
+        ([f"{WORLD}.encoder", "encoders.conv.PatchEncodr"], "encoders.conv has no PatchEncodr: did you mean Patch"),
+        ([f"{WORLD}.encoder", "worldmodel.model.decoder.PatchDecoder"], "PatchDecoder is no Encoder"),
+        (["--data.batch", "many"], "data.batch: expected int, got many"),
+        ([f"{WORLD}.deter", "many"], "model.world_model.deter: expected int, got many"),
+        (["--data.quality", "best"], "expected one of 'fast', 'reference', got best"),
+        (["--trainer.precision", "7"], "trainer.precision: expected"),
+        (["--trainer.accelerator", "gpuu"], "invalid accelerator name"),
+        (["--config", "no/such.yaml"], "no/such.yaml"),
+        (["--data.batch", "0"], "data.batch is too small: it must be at least 1"),
+        (["--data.length", "1"], "data.length is too small: it must be at least 2"),
+        ([f"{WORLD}.transition.init_args.members", "0"], "an ensemble needs at least 1 member, got 0"),
+        ([f"{WORLD}.latents.init_args.groups", "0"], "got 0 x 4"),
+        ([f"{WORLD}.encoder.init_args.size", "13"], "size 13 must be a multiple of twice the patch 4"),
+        ([f"{WORLD}.decoded", "2"], "decoded is a share in (0, 1]"),
+        (["--model.weights", "{rewrd: 2}"], "no loss is called rewrd"),
+        (["--data.task", "CartPole-v1"], "set pixels to render it"),
+        (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
+        (["--data.task", f"{BROKEN}:NanState", "--data.pixels", "true"], "gave a observation that is not finite"),
+        (["--ckpt_path", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
+    ],
+)
+def test_settings(tmp_path: Path, complaint: Any, given: list[str], message: str) -> None:
+    assert message in complaint(words(tmp_path / "run", *given))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {bach: 3}", "no option data.bach: did you mean data.batch?"),
+        ("dat: {batch: 3}", "no option dat.batch: did you mean data.batch?"),
+        ("data: {batch: many}", "data.batch: expected int, got many"),
+        ("model: {world_model: {init_args: {detr: 3}}}", "model.world_model has no option detr"),
+        ("data: {batch: [3", "config"),
+        ("- 3", "config"),
+    ],
+)
+def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert message in complaint(words(tmp_path / "run", "--config", str(tmp_path / "mine.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "fit,validate"),
+        (["fitt"], "invalid choice: 'fitt'"),
+        (["fit"], "say what to run"),
+        (["validate", "--run", "{empty}"], "holds no run"),
+        (["validate", "--config", str(CONFIGS / "base.yaml"), "--run", "{empty}"], "there is no checkpoint"),
+    ],
+)
+def test_commands(tmp_path: Path, complaint: Any, given: list[str], message: str) -> None:
+    assert message in complaint([word.format(empty=tmp_path) for word in given])
+
+
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(["fit", "--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option in ("--run RUN the run's folder", "--data.updates UPDATES updates in", "--console.every EVERY epochs"):
+        assert option in text
+    with pytest.raises(SystemExit):
+        run(["fit", "--model.world_model.help"])
+    assert "free_nats FREE_NATS KL below which" in " ".join(capsys.readouterr().out.split())
+
+
+def test_truncated_checkpoint(finished: Path, complaint: Any) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    before = files(finished)
+    error = complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "5"])
+    assert "is damaged" in error and "best.ckpt may serve" in error
+    after = files(finished)
+    assert after.pop("config.yaml") and before.pop("config.yaml")
+    assert after == before
+    best = str(finished / "checkpoints" / "best.ckpt")
+    run(["fit", "--run", str(finished), "--trainer.max_epochs", "5", "--ckpt_path", best])
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+@pytest.mark.parametrize("named", [False, True])
+def test_hostile_checkpoint(finished: Path, tmp_path: Path, complaint: Any, command: str, named: bool) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": Hostile(tmp_path / "ran")}, last)
+    (finished / "checkpoints" / "best.ckpt").unlink()
+    more = ["--ckpt_path", str(last)] if named else []
+    assert "damaged or not one of ours" in complaint([command, "--run", str(finished), *more])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_checkpoint_of_another_program(finished: Path, complaint: Any) -> None:
+    torch.save({"weights": torch.zeros(2)}, finished / "checkpoints" / "last.ckpt")
+    assert "not one of ours" in complaint(["fit", "--run", str(finished)])
+
+
+def test_run_of_another_configuration(finished: Path, complaint: Any) -> None:
+    before = files(finished)
+    error = complaint(words(finished, "--data.batch", "5"))
+    assert "another configuration (data.batch is 4 there, 5 here; 1 settings differ)" in error
+    assert files(finished) == before
+
+
+def test_replay_file_cut_short(finished: Path, complaint: Any) -> None:
+    replay = finished / "replay" / "rank_0"
+    first = min(replay.iterdir())
+    os.truncate(first, 100)
+    with pytest.warns(UserWarning, match=f"skipping the damaged replay file .*{first.name}"):
+        run(["fit", "--run", str(finished), "--trainer.max_epochs", "5"])
+    for path in replay.iterdir():
+        path.unlink()
+    assert "none of its episodes" in complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, calls: range) -> None:
+    """Let these calls of the world model's loss come to NaN."""
+    true, count = WorldModel.loss, iter(range(10**9))
+
+    def loss(self: WorldModel, batch: Any) -> Any:
+        losses, state, metrics = true(self, batch)
+        if next(count) in calls:
+            losses["reward"] = losses["reward"] * float("nan")
+        return losses, state, metrics
+
+    monkeypatch.setattr(WorldModel, "loss", loss)
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, range(5, 7))
+    run(words(tmp_path))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["skipped"] for row in rows if row["skipped"]] == ["0", "2", "2", "2"]
+    assert rows[-1]["updates"] == "14"
+    assert all(x.isfinite().all() for x in load_checkpoint(tmp_path / "checkpoints/last.ckpt")["state_dict"].values())
+
+
+def test_losses_that_stay_not_finite_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Any
+) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with monkeypatch.context() as patch:
+        poison(patch, range(6, 10**9))
+        assert "not finite 8 times in a row after 6 updates" in complaint(words(tmp_path, "--model.patience", "8"))
+    assert load_checkpoint(last)["global_step"] == 4  # of the last epoch that ended well
+    run(words(tmp_path, "--model.patience", "8"))
+    assert load_checkpoint(last)["global_step"] == 16
+
+
+def test_a_huge_learning_rate(tmp_path: Path, complaint: Any) -> None:
+    given = ["--model.learning_rate", "1e30", "--model.actor_learning_rate", "1e30", "--model.warmup", "0"]
+    assert "lower the learning rate" in complaint(words(tmp_path, *given))
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_no_gl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Any) -> None:
+    def missing(*_: Any) -> None:
+        raise ImportError("libEGL.so.1: cannot open shared object file")
+
+    monkeypatch.setitem(rendering._RENDERERS, "fast", missing)
+    error = complaint(words(tmp_path, "--data.task", "cartpole_balance", "--data.quality", "fast"))
+    assert "libEGL.so.1" in error and "apt-get install libegl1" in error
+
+
+def test_full_disk(finished: Path, complaint: Any) -> None:
+    before = files(finished / "checkpoints")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = min(len(content) for content in before.values())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # writing beyond fails, as on a full disk
+    try:
+        error = complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "is the disk full? The old one is kept" in error
+    assert files(finished / "checkpoints") == before
+    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    assert yaml.safe_load((finished / "config.yaml").read_text())["trainer"]["max_epochs"] == 6

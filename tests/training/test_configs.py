@@ -1,0 +1,142 @@
+"""Every shipped config goes through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import yaml
+
+from tests.training.conftest import CONFIGS, TINY
+from worldmodel.experience import suite
+from worldmodel.model.distributions import CategoricalLatents
+from worldmodel.training.agent import Agent
+from worldmodel.training.cli import run
+from worldmodel.training.data import Experience
+
+BASE = CONFIGS / "base.yaml"
+SHORT = """
+trainer: {accelerator: cpu, max_epochs: 1, check_val_every_n_epoch: 1}
+data: {prefill: 20, steps: 2, updates: 2, num_envs: 2, batch: 2, length: 6, workers: false}
+model: {evaluation_episodes: 1, actor_critic: {init_args: {starts: 8, horizon: 3}}}
+"""
+GAUSSIAN = """
+model: {world_model: {init_args: {latents: {
+  class_path: worldmodel.model.distributions.GaussianLatents, init_args: {size: 8}}}}}
+"""
+
+
+def fit(folder: Path, configs: list[Path], *more: str) -> None:
+    given = [word for config in configs for word in ("--config", str(config))]
+    run(["fit", *given, "--run", str(folder / "run"), *more])
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def shipped(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((CONFIGS / folder).glob("*.yaml"))]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Agent, Experience]]:
+    """Agents and data that commands came to, instead of training."""
+    made: list[tuple[Agent, Experience]] = []
+    monkeypatch.setattr(L.Trainer, "fit", lambda self, model, datamodule, **_: made.append((model, datamodule)))
+    return made
+
+
+COMBINATIONS = [
+    *([BASE, path] for path in shipped("encoder", "transition", "policy", "size")),
+    [BASE, CONFIGS / "size/12m.yaml", CONFIGS / "task/walker_walk.yaml"],
+    [BASE, CONFIGS / "size/12m.yaml", CONFIGS / "task/cart_pole_v1.yaml"],
+    [BASE, CONFIGS / "task/cartpole_swingup.yaml", CONFIGS / "encoder/conv.yaml", CONFIGS / "transition/single.yaml"],
+    [BASE, CONFIGS / "task/point_reach.yaml", CONFIGS / "policy/policy_gradient.yaml"],
+]
+
+
+@pytest.mark.parametrize("configs", COMBINATIONS, ids=lambda configs: "+".join(path.stem for path in configs))
+def test_combinations_are_built(tmp_path: Path, built: list[tuple[Agent, Experience]], configs: list[Path]) -> None:
+    fit(tmp_path, configs, "--data.workers", "false", "--data.num_envs", "1")
+    ((agent, data),) = built
+    data.close()
+    assert agent.action == data.action
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("path", shipped("task"), ids=lambda path: path.stem)
+def test_tasks_are_built(tmp_path: Path, built: list[tuple[Agent, Experience]], path: Path) -> None:
+    fit(tmp_path, [BASE, path], "--data.num_envs", "1")
+    ((agent, data),) = built
+    data.close()
+    assert agent.action.size > 0
+
+
+def test_the_vision_suite_is_complete() -> None:
+    tasks = [yaml.safe_load(path.read_text())["data"]["task"] for path in shipped("task")]
+    assert len([task for task in tasks if task in suite.suite_tasks()]) == 20
+
+
+def test_12m_has_twelve_million_parameters(tmp_path: Path, built: list[tuple[Agent, Experience]]) -> None:
+    fit(tmp_path, [BASE, CONFIGS / "size/12m.yaml"], "--data.workers", "false", "--data.num_envs", "1")
+    ((agent, data),) = built
+    data.close()
+    assert 11.5e6 < sum(p.numel() for p in agent.parameters()) < 12.5e6
+    latents = agent.world_model.latents
+    assert isinstance(latents, CategoricalLatents) and (latents.groups, latents.classes) == (32, 16)
+    # DreamerV3's train ratio: replayed steps for each step of an environment
+    assert data.updates * data.batch * data.length / (data.steps * 16) == 256
+
+
+def test_base_is_the_laptop_size() -> None:
+    def within(part: Any, whole: Any) -> bool:
+        if isinstance(part, dict) and isinstance(whole, dict):
+            return all(key in whole and within(value, whole[key]) for key, value in part.items())
+        return part == whole
+
+    laptop, base = (yaml.safe_load(path.read_text()) for path in (CONFIGS / "size/laptop.yaml", BASE))
+    assert within(laptop, base), "copy the sizes of base.yaml to size/laptop.yaml"
+    assert set(base["model"]) == set(laptop["model"])
+    assert set(base["data"]) == {"task", *laptop["data"]}
+
+
+RUNS = {
+    "base": [BASE],
+    "12m": [BASE, CONFIGS / "size/12m.yaml"],
+    "gymnasium": [BASE, CONFIGS / "task/cart_pole_v1.yaml"],
+    "conv+single": [BASE, CONFIGS / "encoder/conv.yaml", CONFIGS / "transition/single.yaml"],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_shipped_configs_train(tmp_path: Path, name: str) -> None:
+    fit(tmp_path, [*RUNS[name], written(tmp_path, "short", SHORT)], "--data.action_repeat", "50")
+    check(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "task", ["worldmodel.experience.toy:PointReach", "worldmodel.experience.toy:DiscretePointReach"]
+)
+@pytest.mark.parametrize("policy", ["through_model", "policy_gradient"])
+@pytest.mark.parametrize("latents", ["", GAUSSIAN], ids=["categorical", "gaussian"])
+def test_kinds_train(tmp_path: Path, task: str, policy: str, latents: str) -> None:
+    configs = [BASE, TINY, CONFIGS / f"policy/{policy}.yaml", written(tmp_path, "short", SHORT)]
+    fit(tmp_path, [*configs, *([written(tmp_path, "latents", latents)] if latents else [])], "--data.task", task)
+    check(tmp_path / "run")
+
+
+def check(folder: Path) -> None:
+    """All of a run is there."""
+    (row,) = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    assert row["updates"] == 2 and len(row["returns"]) == 1 and row["frames"] > 0
+    for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (folder / name).stat().st_size > 0
+    for name in ("episode_0000002.mp4", "open_loop_0000002.png", "open_loop_0000002.mp4"):
+        assert (folder / "videos" / name).stat().st_size > 0
+    assert list((folder / "replay" / "rank_0").glob("*.npy"))

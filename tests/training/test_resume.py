@@ -1,0 +1,90 @@
+"""Killed at any moment and resumed, a run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.resume import differences, outcome, torture
+from tests.training.conftest import files, words
+from worldmodel.training.cli import run
+from worldmodel.training.run import load_checkpoint
+
+PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--data.prefill", "40"]
+TASKS = {
+    "toy": ["--trainer.max_epochs", "12"],
+    "discrete": ["--trainer.max_epochs", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
+    "cartpole": ["--trainer.max_epochs", "6", *PHYSICS],
+}
+# a process forked from one that has loaded torch starts at once, so most of the kills fall into the training
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["worldmodel.training.cli"])
+
+
+def train(given: list[str]) -> None:
+    sys.argv, sys.stdout = ["worldmodel"], open(os.devnull, "w")
+    torch.set_num_threads(1)
+    run(given)
+
+
+class Forked:
+    """The command line in a process of its own, as ``subprocess`` would have it."""
+
+    def __init__(self, given: list[str]) -> None:
+        self.process = CONTEXT.Process(target=train, args=(given,))
+        self.process.start()
+        self.kill = self.process.kill
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("worldmodel", timeout or 0)
+        return self.process.exitcode
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_killed_and_resumed_to_the_last_digit(tmp_path: Path, task: str) -> None:
+    Forked(words(tmp_path / "warm", *TASKS[task], "--trainer.max_epochs", "1")).wait()
+    start = time.monotonic()
+    assert Forked(words(tmp_path / "calm", *TASKS[task])).wait() == 0
+    seconds = time.monotonic() - start
+
+    def again() -> Forked:
+        return Forked(words(tmp_path / "troubled", *TASKS[task]))
+
+    assert torture(again, 6, 0.1 * seconds, 0.8 * seconds, seed=1) >= 2
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "troubled")) == []
+    calm, troubled = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("calm", "troubled"))
+    for name, value in calm["state_dict"].items():
+        assert torch.equal(value, troubled["state_dict"][name]), name
+    assert files(tmp_path / "calm/replay") == files(tmp_path / "troubled/replay")
+
+
+def test_a_finished_run_ends_at_once(finished: Path) -> None:
+    before = files(finished)
+    run(["fit", "--run", str(finished)])
+    after = files(finished)
+    assert after == before
+
+
+def test_more_epochs_continue(finished: Path) -> None:
+    before = outcome(finished)
+    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    after = outcome(finished)
+    assert after["metrics"][: len(before["metrics"])] == before["metrics"]
+    assert [row["updates"] for row in after["evaluations"]] == [8, 16, 24]
+    assert load_checkpoint(finished / "checkpoints/last.ckpt")["global_step"] == 24
+
+
+def test_validate_repeats_the_evaluation(finished: Path) -> None:
+    *_, last = outcome(finished)["evaluations"]
+    run(["validate", "--run", str(finished), "--ckpt_path", str(finished / "checkpoints/last.ckpt")])
+    *_, again = outcome(finished)["evaluations"]
+    assert again == last
