@@ -28,7 +28,7 @@ from torch import nn
 
 from worldmodel.experience.replay import Replay, record_dtype
 from worldmodel.training.agent import Agent
-from worldmodel.types import ActionSpec, LatentState, SequenceBatch
+from worldmodel.types import LatentState, SequenceBatch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STANDARD = {

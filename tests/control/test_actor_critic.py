@@ -21,7 +21,7 @@ from worldmodel.control.actor_critic import (
 from worldmodel.control.returns import ReturnScale
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.transitions import EveryStep, Mixture
-from worldmodel.types import ActionSpec
+from worldmodel.types import ActionSpec, LatentState
 
 F = 6
 

@@ -126,3 +126,17 @@ def test_gradients_reach_every_parameter() -> None:
     # reward starts at zero, so its hidden layers wait for one update
     waiting = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert waiting == {n for n, _ in model.named_parameters() if n.startswith("reward.net.0")}
+
+
+def test_the_deterministic_encoder_sees_the_image_alone_and_draws_nothing() -> None:
+    model = rssm_deterministic()
+    embed, action, is_first = sequences()
+    one, other = (model.observe(embed, push * action, is_first).state for push in (1, -3))
+    assert torch.equal(one.stoch, other.stoch) and not torch.equal(one.deter, other.deter)
+    assert not torch.equal(one.stoch[:, 0], one.stoch[:, 1])
+
+
+def rssm_deterministic() -> RSSM:
+    latents = GaussianLatents(6)
+    transition = SharedTrunk(D, D + latents.size, A, latents.param_size, members=K, width=16)
+    return RSSM(E, A, latents, transition, deter=D, width=16, deterministic=True)

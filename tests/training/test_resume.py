@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -29,9 +30,10 @@ CONTEXT.set_forkserver_preload(["worldmodel.training.cli"])
 
 
 def train(given: list[str]) -> None:
-    sys.argv, sys.stdout = ["worldmodel"], open(os.devnull, "w")
+    sys.argv = ["worldmodel"]
     torch.set_num_threads(1)
-    run(given)
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        run(given)
 
 
 class Forked:

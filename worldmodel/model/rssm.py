@@ -31,19 +31,28 @@ class RSSM(nn.Module):
         transition: the ensemble, built for these sizes.
         deter: size D of the memory.
         width: hidden width.
+        deterministic: the posterior is a function of the image alone and is not drawn, q(s|o) = g(o): the special case
+            of an autoencoder whose latent moves by the transition.
     """
 
     def __init__(
-        self, embed_size: int, action_size: int, latents: Latents, transition: Transition, deter: int, width: int
+        self,
+        embed_size: int,
+        action_size: int,
+        latents: Latents,
+        transition: Transition,
+        deter: int,
+        width: int,
+        deterministic: bool = False,
     ) -> None:
         super().__init__()
-        self.latents, self.transition, self.deter = latents, transition, deter
+        self.latents, self.transition, self.deter, self.deterministic = latents, transition, deter, deterministic
         # linear layers over concatenated inputs, split so that what is known for all T goes in one product
         self.from_stoch = nn.Linear(latents.size, width, bias=False)
         self.from_action = nn.Linear(action_size, width, bias=False)
         self.input_norm = nn.LayerNorm(width, eps=1e-3)
         self.memory = GRU(width, deter)
-        self.from_deter = nn.Linear(deter, width, bias=False)
+        self.from_deter = None if deterministic else nn.Linear(deter, width, bias=False)
         self.from_embed = nn.Linear(embed_size, width, bias=False)
         self.posterior_norm = nn.LayerNorm(width, eps=1e-3)
         self.posterior = nn.Linear(width, latents.param_size)
@@ -54,7 +63,7 @@ class RSSM(nn.Module):
 
     def initial(self, *batch: int) -> LatentState:
         """The state before anything was seen: zeros, (*batch, ...)."""
-        weight = self.from_deter.weight
+        weight = self.from_stoch.weight
         return LatentState(
             *(weight.new_zeros(*batch, n) for n in (self.deter, self.latents.size, self.latents.param_size))
         )
@@ -64,9 +73,9 @@ class RSSM(nn.Module):
         return self.memory(x, state.deter)  # (B, D)
 
     def _perceive(self, deter: Tensor, embed_part: Tensor, mode: bool = False) -> LatentState:
-        x = F.silu(self.posterior_norm(self.from_deter(deter) + embed_part))
-        params = self.posterior(x)
-        stoch = self.latents.mode(params) if mode else self.latents.sample(params)
+        seen = embed_part if self.from_deter is None else self.from_deter(deter) + embed_part
+        params = self.posterior(F.silu(self.posterior_norm(seen)))
+        stoch = self.latents.mode(params) if mode or self.deterministic else self.latents.sample(params)
         return LatentState(deter, stoch, params)
 
     def obs_step(

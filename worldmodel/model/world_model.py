@@ -67,6 +67,7 @@ class WorldModel(nn.Module):
         bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
         free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
         decoded: share of the frames that is reconstructed, a random subset each time (unbiased).
+        deterministic: the posterior is g(o), a function of the image alone that is not drawn.
         bootstrap: members see resampled data: an episode's weight for a member is Poisson(1), fixed by its number.
     """
 
@@ -85,6 +86,7 @@ class WorldModel(nn.Module):
         free_nats: float = 1.0,
         decoded: float = 1.0,
         bootstrap: bool = False,
+        deterministic: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < decoded <= 1:
@@ -92,7 +94,7 @@ class WorldModel(nn.Module):
         feature_size = deter + latents.size
         self.encoder = encoder
         ensemble = transition(deter, feature_size, action_size, latents.param_size)
-        self.rssm = RSSM(encoder.embed_dim, action_size, latents, ensemble, deter, width)
+        self.rssm = RSSM(encoder.embed_dim, action_size, latents, ensemble, deter, width, deterministic)
         self.decoder = decoder(feature_size)
         self.reward = RewardHead(feature_size, width, head_layers, bins, limit)
         self.cont = ContinueHead(feature_size, width, head_layers)

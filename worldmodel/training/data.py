@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from worldmodel.experience.rendering import Quality
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments, InProcess, Workers
 from worldmodel.training.randomness import random_state
+from worldmodel.training.run import launched_rank
 from worldmodel.types import ActionSpec, SequenceBatch
 
 _EVALUATION = 1_000_003  # added to the seed, so that no training episode is ever evaluated on
@@ -89,9 +89,8 @@ class Experience(L.LightningDataModule):
             "pixels": pixels,
         }
         self.prefill, self.steps, self.updates, self.batch, self.length = prefill, steps, updates, batch, length
-        # the action is needed before there is a trainer, so the rank comes from the launcher's variables
-        rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
-        self.environments = self.kind(task, num_envs, seed + _RANK * rank, **self.settings)
+        # made before there is a trainer, which needs the action
+        self.environments = self.kind(task, num_envs, seed + _RANK * launched_rank(), **self.settings)
         self.evaluation: Environments | None = None
         self.directory: Path | None = None
         self.resumed_random: dict[str, Any] | None = None

@@ -20,6 +20,11 @@ from worldmodel.errors import UserError
 FREE = ("trainer.max_epochs", "trainer.max_time", "trainer.logger", "trainer.callbacks", "console", "run", "ckpt_path")
 
 
+def launched_rank() -> int:
+    """Rank of this process, before there is a trainer to ask: from the launcher's variables."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place: a reader sees old or new, never half.
 
@@ -100,6 +105,8 @@ class RunFolder:
                     f"{new.get(key)!r} here; {len(different)} settings differ): resume with --run {self.path} alone, "
                     "or use another folder"
                 )
+        if launched_rank():
+            return
         text = yaml.safe_dump({k: v for k, v in config.items() if k not in ("run", "ckpt_path")}, sort_keys=False)
         write_atomically(self.config, lambda temporary: _write(temporary, text))
 

@@ -1,0 +1,119 @@
+"""The results page, made from run folders.
+
+``python -m benchmarks.results add RUN --command "worldmodel fit ..." --cores 1`` reads a finished run into
+``docs/results.json``; ``python -m benchmarks.results page`` writes ``docs/results.md`` and its curves from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DOCS = Path(__file__).parent.parent / "docs"
+DATA, PAGE, CURVES = DOCS / "results.json", DOCS / "results.md", DOCS / "curves.png"
+NOTES = DOCS / "results_notes.md"
+
+
+def row(run: Path, preset: str, command: str, cores: int) -> dict[str, Any]:
+    """One run: its last evaluation is the result, whatever came before."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    last = lines[-1]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    return {
+        "task": config["data"]["task"],
+        "preset": preset,
+        "policy": last["policy"],
+        "seed": config["seed_everything"],
+        "frames": last["frames"],
+        "updates": last["updates"],
+        "minutes": round(last["seconds"] / 60, 1),
+        "return_mean": last["return_mean"],
+        "return_std": last["return_std"],
+        "episodes": len(last["returns"]),
+        "cores": cores,
+        "command": command,
+        "commit": commit.stdout.strip(),
+        "curve": [[x["frames"], round(x["seconds"] / 60, 2), x["return_mean"]] for x in lines],
+    }
+
+
+def add(run: Path, preset: str, command: str, cores: int) -> None:
+    """Put a run into the data, in the place of the same task, preset, policy and seed."""
+    rows = json.loads(DATA.read_text()) if DATA.exists() else []
+    new = row(run, preset, command, cores)
+    same = ("task", "preset", "policy", "seed", "cores")
+    rows = [x for x in rows if any(x[k] != new[k] for k in same)] + [new]
+    rows.sort(key=lambda x: (x["task"], x["preset"], x["seed"]))
+    DATA.write_text(json.dumps(rows, indent=1) + "\n")
+    print(
+        f"{new['task']} seed {new['seed']}: {new['return_mean']} +- {new['return_std']} after {new['minutes']} minutes"
+    )
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Learning curves, a panel for each task, a line for each seed, over minutes of training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tasks = list(dict.fromkeys(x["task"] for x in rows))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 3.2), squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for x, colour in zip([x for x in rows if x["task"] == task], ("#0072B2", "#E69F00", "#009E73"), strict=False):
+            _, minutes, returns = zip(*x["curve"], strict=True)
+            axis.plot(minutes, returns, marker="o", markersize=3, color=colour, label=f"seed {x['seed']}")
+        axis.set(title=task, xlabel="minutes of training", ylabel="evaluation return", ylim=(0, 1020))
+        axis.legend(frameon=False)
+        axis.grid(alpha=0.3)
+    figure.savefig(CURVES, dpi=110)
+
+
+def page() -> None:
+    """Write the page from the data, and from the notes that a person keeps beside it."""
+    rows = json.loads(DATA.read_text())
+    draw(rows)
+    lines = [
+        "# Results",
+        "",
+        "Made by `python -m benchmarks.results page` from `docs/results.json`; what was tried is in the notes below.",
+        "Each return is the mean over the episodes of the run's last evaluation, with the most likely action; minutes",
+        "are those of training on as many cores as the row says, evaluation apart; frames count the action repeat.",
+        "",
+        "| task | preset | policy | seed | frames | updates | cores | minutes | return | episodes | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for x in rows:
+        score = f"{x['return_mean']:.0f} ± {x['return_std']:.0f}"
+        cells = [x["task"], x["preset"], x["policy"], x["seed"], f"{x['frames']:,}", f"{x['updates']:,}"]
+        cells += [x["cores"], x["minutes"], score, x["episodes"], f"`{x['commit']}`"]
+        lines.append("| " + " | ".join(str(c) for c in cells) + " |")
+    lines += ["", "![learning curves](curves.png)", "", "Commands, in the order of the table:", ""]
+    lines += [f"- `{x['command']}`" for x in rows]
+    PAGE.write_text("\n".join(lines) + "\n\n" + (NOTES.read_text() if NOTES.exists() else ""))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="verb", required=True)
+    adding = commands.add_parser("add")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("--preset", default="laptop")
+    adding.add_argument("--command", required=True)
+    adding.add_argument("--cores", type=int, required=True)
+    commands.add_parser("page")
+    given = parser.parse_args()
+    if given.verb == "add":
+        add(given.run, given.preset, given.command, given.cores)
+    else:
+        page()
+
+
+if __name__ == "__main__":
+    main()
