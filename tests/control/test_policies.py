@@ -46,3 +46,8 @@ def test_a_new_episode_forgets() -> None:
 def test_exploring_draws() -> None:
     chosen, data = policy(explore=True), tiny.batch(3, 5)
     assert not torch.equal(act(chosen, data), act(chosen, data))
+
+
+def test_what_is_carried_out_and_stored_is_within_bounds() -> None:
+    actions = act(policy(explore=True), tiny.batch(20, 5))
+    assert actions.abs().max() == 1

@@ -40,5 +40,6 @@ class ActorPolicy:
         device = state.action.device
         observation = Observation(*(x.to(device) for x in observation))
         latent = self.world_model.filter(observation, state.action, state.latent, mode=not self.explore)
-        action = self.actor.sample(latent.feature) if self.explore else self.actor.mode(latent.feature)
+        actor, feature = self.actor, latent.feature
+        action = actor.bound(actor.sample(feature)) if self.explore else actor.mode(feature)
         return action, Memory(latent, action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from datetime import datetime
@@ -17,7 +18,9 @@ from worldmodel.training.agent import Agent
 from worldmodel.training.callbacks import Checkpoints, Clock, Collect, Console, Record, Truncate
 from worldmodel.training.data import Experience
 from worldmodel.training.parser import Parser
-from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder
+from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder, launched_rank
+
+_FOLDER = "WORLDMODEL_FOLDER"  # tells the other ranks what the first has named the run
 
 
 class CLI(LightningCLI):
@@ -42,7 +45,9 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.folder = RunFolder(config.run or f"runs/{config.data.task}-{datetime.now():%Y%m%d-%H%M%S}")
+        if not config.run and not launched_rank():
+            os.environ[_FOLDER] = f"runs/{config.data.task}-{datetime.now():%Y%m%d-%H%M%S}"
+        self.folder = RunFolder(config.run or os.environ.get(_FOLDER, "runs/unnamed"))
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_link_targets=False))
             self.folder.claim(dumped)

@@ -13,6 +13,7 @@ import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from worldmodel.errors import UserError
 
@@ -175,6 +176,7 @@ class CSVMetrics(Logger):
         rows = [row for row in self._read() if int(row["updates"]) <= updates]
         self._rewrite(rows)
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"updates": step, **metrics}
         if not set(row) <= set(self._columns):
