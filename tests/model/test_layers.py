@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldmodel.model.layers import GRU, MLP, BatchedLinear
+from worldmodel.model.layers import GRU, MLP
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
@@ -44,11 +44,3 @@ def test_gru_carries_gradients_through_time() -> None:
     for _ in range(10):
         h = cell(torch.zeros(1, 4), h)
     assert torch.autograd.grad(h.sum(), x)[0].abs().sum() > 1e-5
-
-
-def test_batched_linear_is_a_linear_layer_for_each_member() -> None:
-    layer = BatchedLinear(3, 4, 5)
-    torch.nn.init.normal_(layer.bias)
-    x = torch.randn(3, 7, 4)
-    expected = torch.stack([x[k] @ layer.weight[k] + layer.bias[k] for k in range(3)])
-    torch.testing.assert_close(layer(x), expected)
