@@ -1,6 +1,7 @@
 """Kill a training run again and again, resume it each time, and compare it with a run that nobody disturbed.
 
-``python -m benchmarks.resume --kills 20 --config configs/base.yaml [--config ...]``. The last line is a JSON object;
+``python -m benchmarks.resume --kills 20 [--config ...]``: by default a short run of the default task. The last line is a
+JSON object;
 ``identical`` says that metrics and evaluations agree to the last digit, wall-clock columns apart.
 """
 
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=0.0, help="seconds a start may live; a third of the run if 0")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    configs = given.config or ["configs/base.yaml"]
+    configs = given.config or ["configs/base.yaml", "benchmarks/resume.yaml"]
     with tempfile.TemporaryDirectory() as folder:
         calm, troubled = Path(folder) / "calm", Path(folder) / "troubled"
         start = time.monotonic()

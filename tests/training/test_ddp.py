@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import torch
 
 from benchmarks.resume import differences, outcome
-from tests.training.conftest import CONFIGS, TINY
+from tests.training.conftest import words
+from tests.training.forked import Forked
 from worldmodel.training.run import load_checkpoint
-
-ROOT = CONFIGS.parent
-PLAY = """
-import sys
-import torch
-from lightning.pytorch.callbacks import Callback
-
-class SaveRank(Callback):
-    '''Keeps what every rank came to.'''
-
-    def on_train_end(self, trainer, module):
-        torch.save(module.state_dict(), f"rank_{trainer.global_rank}_{trainer.global_step}.pt")
-"""
 
 
 def fit(folder: Path, epochs: int) -> None:
-    """Train ``folder``/run with two processes in a fresh command."""
-    (folder / "spy.py").write_text(PLAY)
-    configs = [word for path in (CONFIGS / "base.yaml", TINY) for word in ("--config", str(path))]
-    ranks = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+", "spy.SaveRank"]
-    command = [sys.executable, "-m", "worldmodel", "fit", *configs, *ranks, "--run", "run"]
-    path = os.pathsep.join([str(ROOT), str(folder)])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    given = [*command, "--trainer.max_epochs", str(epochs)]
-    done = subprocess.run(given, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """Train with two processes that stand by themselves, as a cluster's launcher starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    more = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", str(epochs)]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    given = words(folder, *more)
+    ranks = [Forked(given, place | {"LOCAL_RANK": str(r)}, folder.with_name(f"{folder.name}_{r}.pt")) for r in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
 
 
 def test_two_ranks_train_alike_and_resume(tmp_path: Path) -> None:
-    for name, legs in {"calm": [4], "resumed": [2, 4]}.items():
-        (tmp_path / name).mkdir()
-        for epochs in legs:
-            fit(tmp_path / name, epochs)
-    calm = tmp_path / "calm"
-    one, two = (torch.load(calm / f"rank_{rank}_16.pt", weights_only=True) for rank in (0, 1))
-    saved = load_checkpoint(calm / "run/checkpoints/last.ckpt")["state_dict"]
+    calm, resumed = tmp_path / "calm", tmp_path / "resumed"
+    fit(calm, 4)
+    fit(resumed, 2)
+    fit(resumed, 4)
+    one, two = (torch.load(tmp_path / f"calm_{rank}.pt", weights_only=True) for rank in (0, 1))
+    saved = load_checkpoint(calm / "checkpoints/last.ckpt")["state_dict"]
     for name, value in one.items():
         assert torch.equal(value, two[name]) and torch.equal(value, saved[name]), name
-    shards = [sorted((calm / f"run/replay/rank_{rank}").glob("*.npy")) for rank in (0, 1)]
+    shards = [sorted((calm / f"replay/rank_{rank}").glob("*.npy")) for rank in (0, 1)]
     assert all(shards) and shards[0][0].read_bytes() != shards[1][0].read_bytes()
-    rows = [json.loads(line) for line in (calm / "run/evaluations.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (calm / "evaluations.jsonl").read_text().splitlines()]
     assert [(row["updates"], len(row["returns"])) for row in rows] == [(8, 2), (16, 2)]
-    assert differences(outcome(calm / "run"), outcome(tmp_path / "resumed/run")) == []
+    again = load_checkpoint(resumed / "checkpoints/last.ckpt")["state_dict"]
+    assert all(torch.equal(value, again[name]) for name, value in saved.items())
+    assert differences(outcome(calm), outcome(resumed)) == []

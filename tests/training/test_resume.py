@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +10,7 @@ import torch
 
 from benchmarks.resume import differences, outcome, torture
 from tests.training.conftest import files, words
+from tests.training.forked import Forked
 from worldmodel.training.cli import run
 from worldmodel.training.run import load_checkpoint
 
@@ -24,31 +20,6 @@ TASKS = {
     "discrete": ["--trainer.max_epochs", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
     "cartpole": ["--trainer.max_epochs", "6", *PHYSICS],
 }
-# a process forked from one that has loaded torch starts at once, so most of the kills fall into the training
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["worldmodel.training.cli"])
-
-
-def train(given: list[str]) -> None:
-    sys.argv = ["worldmodel"]
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        run(given)
-
-
-class Forked:
-    """The command line in a process of its own, as ``subprocess`` would have it."""
-
-    def __init__(self, given: list[str]) -> None:
-        self.process = CONTEXT.Process(target=train, args=(given,))
-        self.process.start()
-        self.kill = self.process.kill
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise subprocess.TimeoutExpired("worldmodel", timeout or 0)
-        return self.process.exitcode
 
 
 @pytest.mark.parametrize("task", TASKS)
