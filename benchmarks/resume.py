@@ -1,8 +1,7 @@
 """Kill a training run again and again, resume it each time, and compare it with a run that nobody disturbed.
 
-``python -m benchmarks.resume --kills 20 [--config ...]``: by default a short run of the default task. The last line is a
-JSON object;
-``identical`` says that metrics and evaluations agree to the last digit, wall-clock columns apart.
+``python -m benchmarks.resume --kills 20 [--config ...]``: by default a short run of the default task. The last line is
+a JSON object; ``identical`` says that metrics and evaluations agree to the last digit, wall-clock columns apart.
 """
 
 from __future__ import annotations

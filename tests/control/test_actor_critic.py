@@ -108,7 +108,9 @@ def test_policy_gradient_raises_what_turned_out_well(actor: Actor) -> None:
     before = log_prob()
     optimizer = torch.optim.Adam(actor.parameters(), 1e-2)
     for _ in range(20):
-        loss = PolicyGradient()(actor, feature, draw, returns, value, torch.tensor(2.0))
+        loss = PolicyGradient()(
+            lambda: actor.distribution(feature).log_prob(draw.detach()), returns, value, torch.tensor(2.0)
+        )
         assert loss.shape == (64, 1)
         optimizer.zero_grad()
         loss.mean().backward()
@@ -126,7 +128,8 @@ def test_policy_gradient_is_the_gradient_of_the_expected_return() -> None:
     feature = state.expand(100000, 1, F)
     draw = actor.sample(feature).detach()
     returns = draw @ payoff
-    loss = PolicyGradient()(actor, feature, draw, returns, torch.full_like(returns, 0.3), torch.tensor(1.0)).mean()
+    log_prob = actor.distribution(feature).log_prob
+    loss = PolicyGradient()(lambda: log_prob(draw), returns, torch.full_like(returns, 0.3), torch.tensor(1.0)).mean()
     bias = actor.net[-1].bias
     (estimate,) = torch.autograd.grad(-loss, bias)
     (exact,) = torch.autograd.grad((actor.distribution(state).mean @ payoff).sum(), bias)

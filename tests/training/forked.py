@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightning as L
 import torch
 
+from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -30,13 +30,11 @@ def train(given: list[str], environment: dict[str, str], weights: Path | None) -
 
 def keep(weights: Path) -> None:
     """Save the parameters that this process came to, whatever its rank."""
-    fit = L.Trainer.fit
 
-    def spied(self: L.Trainer, model: L.LightningModule, *args: object, **kwargs: object) -> None:
-        fit(self, model, *args, **kwargs)
-        torch.save({name: value.detach() for name, value in model.named_parameters()}, weights)
+    def on_train_end(self: Agent) -> None:
+        torch.save({name: value.detach() for name, value in self.named_parameters()}, weights)
 
-    L.Trainer.fit = spied
+    Agent.on_train_end = on_train_end
 
 
 class Forked:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough
 
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.returns import ReturnScale, lambda_return
@@ -19,28 +20,25 @@ from worldmodel.types import ActionSpec, LatentState, SequenceBatch
 
 
 class Actor(nn.Module, ABC):
-    """pi(a|s). ``sample`` keeps a gradient path from the action to the parameters.
-
-    What is drawn has a density; ``bound`` makes it an action that model and environment take.
-    """
+    """pi(a|s). What is drawn has a density; ``bound`` makes it an action that model and environment take."""
 
     net: MLP
 
     @abstractmethod
     def distribution(self, feature: Tensor) -> Distribution:
-        """Over actions (*B, A), from features (*B, F)."""
-
-    @abstractmethod
-    def sample(self, feature: Tensor) -> Tensor:
-        """A random action (*B, A)."""
+        """Over draws (*B, A), from features (*B, F); ``rsample`` keeps a gradient path to the parameters."""
 
     @abstractmethod
     def mode(self, feature: Tensor) -> Tensor:
         """The most likely action (*B, A)."""
 
-    def bound(self, action: Tensor) -> Tensor:
+    def sample(self, feature: Tensor) -> Tensor:
+        """A draw (*B, A)."""
+        return self.distribution(feature).rsample()
+
+    def bound(self, draw: Tensor) -> Tensor:
         """A draw (*B, A) as an action in its limits, with the draw's gradient."""
-        return action
+        return draw
 
 
 class NormalActor(Actor):
@@ -56,22 +54,16 @@ class NormalActor(Actor):
         self.net = MLP(feature_size, 2 * action_size, width, layers, zero=True)
         self.min_std, self.max_std = min_std, max_std
 
-    def _moments(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.net(feature).chunk(2, -1)
-        return mean.tanh(), self.min_std + (self.max_std - self.min_std) * torch.sigmoid(raw + 2)
-
     def distribution(self, feature: Tensor) -> Distribution:
-        return Independent(Normal(*self._moments(feature), validate_args=False), 1, validate_args=False)
+        mean, raw = self.net(feature).chunk(2, -1)
+        std = self.min_std + (self.max_std - self.min_std) * torch.sigmoid(raw + 2)
+        return Independent(Normal(mean.tanh(), std, validate_args=False), 1, validate_args=False)
 
-    def sample(self, feature: Tensor) -> Tensor:
-        mean, std = self._moments(feature)
-        return mean + std * torch.randn_like(std)
-
-    def bound(self, action: Tensor) -> Tensor:
-        return action + (action.clamp(-1, 1) - action).detach()
+    def bound(self, draw: Tensor) -> Tensor:
+        return draw + (draw.clamp(-1, 1) - draw).detach()
 
     def mode(self, feature: Tensor) -> Tensor:
-        return self._moments(feature)[0]
+        return self.distribution(feature).mean
 
 
 class CategoricalActor(Actor):
@@ -82,20 +74,13 @@ class CategoricalActor(Actor):
         self.net = MLP(feature_size, action_size, width, layers, zero=True)
         self.unimix = unimix
 
-    def _probs(self, feature: Tensor) -> Tensor:
-        probs = self.net(feature).softmax(-1)
-        return (1 - self.unimix) * probs + self.unimix / probs.shape[-1]
-
     def distribution(self, feature: Tensor) -> Distribution:
-        return OneHotCategorical(probs=self._probs(feature), validate_args=False)
-
-    def sample(self, feature: Tensor) -> Tensor:
-        probs = self._probs(feature)
-        return OneHotCategorical(probs=probs.detach(), validate_args=False).sample() + (probs - probs.detach())
+        probs = self.net(feature).softmax(-1)
+        probs = (1 - self.unimix) * probs + self.unimix / probs.shape[-1]
+        return OneHotCategoricalStraightThrough(probs=probs, validate_args=False)
 
     def mode(self, feature: Tensor) -> Tensor:
-        probs = self._probs(feature)
-        return torch.zeros_like(probs).scatter_(-1, probs.argmax(-1, keepdim=True), 1.0)
+        return self.distribution(feature).mode
 
 
 class Critic(nn.Module):
@@ -131,16 +116,12 @@ class Objective(ABC):
     differentiates: bool  # the rollout itself
 
     @abstractmethod
-    def __call__(
-        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
-    ) -> Tensor:
+    def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
         """Loss (B, H).
 
         Args:
-            actor: whose gradient it is.
-            feature: (B, H, F) of the states that were acted in.
-            draw: (B, H, A) what the actor drew there, before it was bounded.
-            returns, value: (B, H) of those states.
+            log_prob: gives (B, H), the log density of what the actor drew.
+            returns, value: (B, H) of the states that were acted in.
             scale: () what returns are divided by.
         """
 
@@ -150,9 +131,7 @@ class ThroughModel(Objective):
 
     differentiates = True
 
-    def __call__(
-        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
-    ) -> Tensor:
+    def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
         return -returns / scale
 
 
@@ -161,11 +140,8 @@ class PolicyGradient(Objective):
 
     differentiates = False
 
-    def __call__(
-        self, actor: Actor, feature: Tensor, draw: Tensor, returns: Tensor, value: Tensor, scale: Tensor
-    ) -> Tensor:
-        log_prob = actor.distribution(feature.detach()).log_prob(draw.detach())
-        return -log_prob * ((returns - value) / scale).detach()
+    def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+        return -log_prob() * ((returns - value) / scale).detach()
 
 
 class ActorCritic(nn.Module):
@@ -218,9 +194,12 @@ class ActorCritic(nn.Module):
         """Losses of actor and critic, each ending in a mean, from posterior states (B, T, ...) of a batch."""
         chosen, start = self._starts(state, batch)
         draws: list[Tensor] = []
+        entropies: list[Tensor] = []
 
         def act(s: LatentState) -> Tensor:
-            draws.append(self.actor.sample(s.feature.detach()))
+            distribution = self.actor.distribution(s.feature.detach())
+            draws.append(distribution.rsample())
+            entropies.append(distribution.entropy())
             return self.actor.bound(draws[-1])
 
         with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
@@ -235,8 +214,13 @@ class ActorCritic(nn.Module):
         alive = (~batch.is_terminal).flatten()[chosen].to(discount.dtype).unsqueeze(1)
         weight = torch.cat([alive, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
-        entropy = self.actor.distribution(seen).entropy()
-        gain = self.objective(self.actor, seen, torch.stack(draws, 1), returns, value[:, :-1], scale)
+        entropy = torch.stack(entropies, 1)
+        if not self.objective.differentiates:  # nothing was recorded on the way, and the density is wanted too
+            distribution = self.actor.distribution(seen)
+            entropy = distribution.entropy()
+        gain = self.objective(
+            lambda: distribution.log_prob(torch.stack(draws, 1).detach()), returns, value[:, :-1], scale
+        )
         losses = {
             "actor": weight * (gain - self.entropy * entropy),
             "critic": weight * self.critic.loss(seen, returns.detach()),
