@@ -1,6 +1,6 @@
 """The results page, made from run folders.
 
-``python -m benchmarks.results add RUN --command "worldmodel fit ..." --cores 1`` reads a finished run into
+``python -m benchmarks.results add RUN --command "worldmodel fit ..." --cores 1 --commit HASH`` reads a run into
 ``docs/results.json``; ``python -m benchmarks.results page`` writes ``docs/results.md`` and its curves from that file.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ DATA, PAGE, CURVES = DOCS / "results.json", DOCS / "results.md", DOCS / "curves.
 NOTES = DOCS / "results_notes.md"
 
 
-def row(run: Path, preset: str, command: str, cores: int) -> dict[str, Any]:
+def row(run: Path, preset: str, command: str, cores: int, commit: str) -> dict[str, Any]:
     """One run: its last evaluation is the result, whatever came before."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     last = lines[-1]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     return {
         "task": config["data"]["task"],
         "preset": preset,
@@ -38,15 +36,15 @@ def row(run: Path, preset: str, command: str, cores: int) -> dict[str, Any]:
         "episodes": len(last["returns"]),
         "cores": cores,
         "command": command,
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "curve": [[x["frames"], round(x["seconds"] / 60, 2), x["return_mean"]] for x in lines],
     }
 
 
-def add(run: Path, preset: str, command: str, cores: int) -> None:
+def add(run: Path, preset: str, command: str, cores: int, commit: str) -> None:
     """Put a run into the data, in the place of the same task, preset, policy and seed."""
     rows = json.loads(DATA.read_text()) if DATA.exists() else []
-    new = row(run, preset, command, cores)
+    new = row(run, preset, command, cores, commit)
     same = ("task", "preset", "policy", "seed", "cores")
     rows = [x for x in rows if any(x[k] != new[k] for k in same)] + [new]
     rows.sort(key=lambda x: (x["task"], x["preset"], x["seed"]))
@@ -107,10 +105,11 @@ def main() -> None:
     adding.add_argument("--preset", default="laptop")
     adding.add_argument("--command", required=True)
     adding.add_argument("--cores", type=int, required=True)
+    adding.add_argument("--commit", required=True, help="what the run was started from")
     commands.add_parser("page")
     given = parser.parse_args()
     if given.verb == "add":
-        add(given.run, given.preset, given.command, given.cores)
+        add(given.run, given.preset, given.command, given.cores, given.commit)
     else:
         page()
 
