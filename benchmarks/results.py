@@ -1,7 +1,8 @@
 """The results page, made from run folders.
 
 ``python -m benchmarks.results add RUN --command "worldmodel fit ..." --cores 1 --commit HASH`` reads a run into
-``docs/results.json``; ``python -m benchmarks.results page`` writes ``docs/results.md`` and its curves from that file.
+``docs/results.json``, ``... random TASK`` the random policy's returns; ``python -m benchmarks.results page`` writes
+``docs/results.md`` and its curves from that file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,13 +43,30 @@ def row(run: Path, preset: str, command: str, cores: int, commit: str) -> dict[s
     }
 
 
-def add(run: Path, preset: str, command: str, cores: int, commit: str) -> None:
-    """Put a run into the data, in the place of the same task, preset, policy and seed."""
+def chance(task: str, action_repeat: int, episodes: int = 10) -> None:
+    """Put the random policy's row into the data."""
+    import torch
+
+    from worldmodel.experience.collector import RandomPolicy, run_episodes
+    from worldmodel.experience.vector import InProcess
+
+    torch.manual_seed(0)
+    environments = InProcess(task, 1, 0, action_repeat=action_repeat)
+    returns = np.array([x.return_ for x in run_episodes(environments, RandomPolicy(environments.action), episodes)])
+    environments.close()
+    new = {"task": task, "preset": "laptop", "policy": "random", "seed": 0, "frames": 0, "updates": 0, "minutes": 0.0}
+    new |= {"return_mean": round(float(returns.mean()), 3), "return_std": round(float(returns.std()), 3)}
+    new |= {"episodes": episodes, "cores": 1, "commit": "", "curve": []}
+    new["command"] = f"python -m benchmarks.results random {task} --action-repeat {action_repeat}"
+    put(new)
+
+
+def put(new: dict[str, Any]) -> None:
+    """Into the data, in the place of the same task, preset, policy, seed and cores."""
     rows = json.loads(DATA.read_text()) if DATA.exists() else []
-    new = row(run, preset, command, cores, commit)
     same = ("task", "preset", "policy", "seed", "cores")
     rows = [x for x in rows if any(x[k] != new[k] for k in same)] + [new]
-    rows.sort(key=lambda x: (x["task"], x["preset"], x["seed"]))
+    rows.sort(key=lambda x: (x["task"], x["preset"], x["policy"], x["seed"]))
     DATA.write_text(json.dumps(rows, indent=1) + "\n")
     print(
         f"{new['task']} seed {new['seed']}: {new['return_mean']} +- {new['return_std']} after {new['minutes']} minutes"
@@ -61,6 +80,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    rows = [x for x in rows if x["curve"]]
     tasks = list(dict.fromkeys(x["task"] for x in rows))
     figure, axes = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 3.2), squeeze=False, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
@@ -90,7 +110,7 @@ def page() -> None:
     for x in rows:
         score = f"{x['return_mean']:.0f} ± {x['return_std']:.0f}"
         cells = [x["task"], x["preset"], x["policy"], x["seed"], f"{x['frames']:,}", f"{x['updates']:,}"]
-        cells += [x["cores"], x["minutes"], score, x["episodes"], f"`{x['commit']}`"]
+        cells += [x["cores"], x["minutes"], score, x["episodes"], f"`{x['commit']}`" if x["commit"] else ""]
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     lines += ["", "![learning curves](curves.png)", "", "Commands, in the order of the table:", ""]
     lines += [f"- `{x['command']}`" for x in rows]
@@ -106,10 +126,15 @@ def main() -> None:
     adding.add_argument("--command", required=True)
     adding.add_argument("--cores", type=int, required=True)
     adding.add_argument("--commit", required=True, help="what the run was started from")
+    random = commands.add_parser("random")
+    random.add_argument("task")
+    random.add_argument("--action-repeat", type=int, default=8)
     commands.add_parser("page")
     given = parser.parse_args()
     if given.verb == "add":
-        add(given.run, given.preset, given.command, given.cores, given.commit)
+        put(row(given.run, given.preset, given.command, given.cores, given.commit))
+    elif given.verb == "random":
+        chance(given.task, given.action_repeat)
     else:
         page()
 

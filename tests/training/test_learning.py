@@ -28,5 +28,6 @@ def test_the_toy_task_is_learned(tmp_path: Path) -> None:
     configs = [CONFIGS / "base.yaml", CONFIGS / "task/point_reach.yaml", SETTINGS]
     run(["fit", *(word for path in configs for word in ("--config", str(path))), "--run", str(tmp_path)])
     *_, last = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
-    print(f"learned {last['return_mean']} in {last['seconds']} s, random {random_return():.2f}")
-    assert last["return_mean"] > 2 * random_return()
+    chance = random_return()
+    assert 6 < chance < 9
+    assert last["return_mean"] > 20  # of 32; standing in the centre from the start would earn nearly all of it
