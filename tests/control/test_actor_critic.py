@@ -296,3 +296,9 @@ def test_discrete_actions() -> None:
     losses, metrics = control.loss(model, model.observe(data).state, data)
     assert isinstance(control.actor, CategoricalActor) and losses["actor"].isfinite().all()
     assert metrics["entropy"].item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"starts": 0}])
+def test_a_rollout_has_a_length_and_a_start(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        agent(ThroughModel(), **wrong)

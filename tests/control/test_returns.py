@@ -62,3 +62,11 @@ def test_scale_travels_in_the_state_dict() -> None:
     scale.update(torch.linspace(0, 100, 1001))
     other.load_state_dict(scale.state_dict())
     assert other.range == scale.range > 80
+
+
+def test_the_scale_forgets_what_is_not_finite() -> None:
+    scale = ReturnScale(decay=0.5)
+    scale.update(torch.linspace(0, 100, 101))
+    before = scale.range.clone()
+    scale.update(torch.full((50,), float("nan")))
+    assert torch.equal(scale.range, before) and before > 0

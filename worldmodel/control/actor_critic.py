@@ -182,6 +182,8 @@ class ActorCritic(nn.Module):
         uncertainty_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        if horizon < 1 or starts < 1:
+            raise ValueError(f"horizon and starts must be at least 1, got {horizon} and {starts}")
         kind = CategoricalActor if action.discrete else NormalActor
         self.actor: Actor = kind(feature_size, action.size, width, layers)
         self.critic = Critic(feature_size, width, layers, bins, limit, slow_rate)

@@ -45,5 +45,8 @@ class ReturnScale(nn.Module):
         count = len(flat)
         low = flat.kthvalue(max(1, round(0.05 * count))).values
         high = flat.kthvalue(max(1, round(0.95 * count))).values
-        self.range.lerp_(high - low, 1 - self.decay)
+        spread = high - low
+        # returns that are not finite end in a skipped step, and must not stay behind in here
+        spread = torch.where(spread.isfinite(), spread, self.range)
+        self.range.lerp_(spread, 1 - self.decay)
         return self.range.clamp_min(self.minimum)
