@@ -62,9 +62,9 @@ def chance(task: str, action_repeat: int, episodes: int = 10) -> None:
 
 
 def put(new: dict[str, Any]) -> None:
-    """Into the data, in the place of the same task, preset, policy, seed and cores."""
+    """Into the data, in the place of the same task, preset, policy, seed, cores and updates."""
     rows = json.loads(DATA.read_text()) if DATA.exists() else []
-    same = ("task", "preset", "policy", "seed", "cores")
+    same = ("task", "preset", "policy", "seed", "cores", "updates")
     rows = [x for x in rows if any(x[k] != new[k] for k in same)] + [new]
     rows.sort(key=lambda x: (x["task"], x["preset"], x["policy"], x["seed"]))
     DATA.write_text(json.dumps(rows, indent=1) + "\n")
@@ -86,7 +86,14 @@ def draw(rows: list[dict[str, Any]]) -> None:
     for axis, task in zip(axes[0], tasks, strict=True):
         for x, colour in zip([x for x in rows if x["task"] == task], ("#0072B2", "#E69F00", "#009E73"), strict=False):
             _, minutes, returns = zip(*x["curve"], strict=True)
-            axis.plot(minutes, returns, marker="o", markersize=3, color=colour, label=f"seed {x['seed']}")
+            axis.plot(
+                minutes,
+                returns,
+                marker="o",
+                markersize=3,
+                color=colour,
+                label=f"seed {x['seed']}, {x['updates']:,} updates",
+            )
         axis.set(title=task, xlabel="minutes of training", ylabel="evaluation return", ylim=(0, 1020))
         axis.legend(frameon=False)
         axis.grid(alpha=0.3)
