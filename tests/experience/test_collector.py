@@ -106,9 +106,20 @@ def test_records_are_aligned(tmp_path: Path) -> None:
 def test_another_policy_starts_afresh(tmp_path: Path) -> None:
     environments = InProcess(TOY, 2, size=16)
     collector = make(tmp_path, environments)
+    starts: list[int] = []
+
+    class Counting(Remembering):
+        def initial(self, n: int) -> Memory:
+            starts.append(n)
+            return super().initial(n)
+
     collector.collect(RandomPolicy(environments.action), 10)
-    collector.collect(Remembering(), 10)
+    collector.collect(Counting(), 10)
+    collector.collect(Counting(), 10)  # the same kind: its memory lasts
+    assert starts == [2]
     collector.collect(RandomPolicy(environments.action), 10)
+    collector.collect(Counting(), 10)
+    assert starts == [2, 2]
 
 
 def test_a_cut_episode_is_kept(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def filled(path: Path, lengths: list[int], **options: int) -> Replay:
 def test_sequences_follow_the_stream(tmp_path: Path) -> None:
     lengths = [5, 3, 7, 1]
     store = filled(tmp_path, lengths)
-    assert (len(store), store.num_records, store.num_episodes) == (16, 16, 4)
+    assert (len(store), store.num_episodes) == (16, 4)
     stream = [(number, position) for number, length in enumerate(lengths) for position in range(length)]
     batch = store.sample(64, 20)
     assert batch.image.shape == (64, 20, *SHAPE)
@@ -143,8 +143,6 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty"):
         replay(tmp_path).sample(1, 1)
-    with pytest.raises(UserError, match="is empty"):
-        replay(tmp_path).pixel_statistics()
     with pytest.raises(UserError, match="capacity is 0"):
         replay(tmp_path, capacity=0)
     with pytest.raises(ValueError, match="begins with is_first"):
@@ -158,13 +156,10 @@ def test_bad_input(tmp_path: Path) -> None:
         replay(tmp_path).load_state_dict(state)
 
 
-def test_pixel_statistics(tmp_path: Path) -> None:
-    store = replay(tmp_path)
-    records = episode(0, 50)
-    records["image"] = np.random.default_rng(0).integers(0, 256, records["image"].shape)
-    store.add_episode(records)
-    mean, deviation = store.pixel_statistics(1000)
-    np.testing.assert_allclose(mean, (records["image"] / 255).mean(0), atol=1e-6)
-    np.testing.assert_allclose(deviation, (records["image"] / 255).std(0), atol=1e-6)
-    mean, _ = store.pixel_statistics(2)
-    np.testing.assert_allclose(mean, (records["image"][[0, 25]] / 255).mean(0), atol=1e-6)
+def test_a_look_aside_draws_nothing(tmp_path: Path) -> None:
+    one, other = filled(tmp_path, [4, 4, 4]), filled(tmp_path / "other", [4, 4, 4])
+    with one.aside():
+        aside = one.sample(8, 3)
+    drawn, expected = one.sample(8, 3), other.sample(8, 3)
+    assert all(a.equal(b) for a, b in zip(drawn, expected, strict=True))
+    assert aside.episode.shape == (8, 3)

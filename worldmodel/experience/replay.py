@@ -79,11 +79,6 @@ class Replay:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
-    def num_records(self) -> int:
-        """Records to sample from, as ``len()``."""
-        return len(self)
-
-    @property
     def num_episodes(self) -> int:
         """Episodes to sample from."""
         return len(self._lengths)
@@ -140,27 +135,6 @@ class Replay:
                     array[row, where] = records[name]
         tensors = {name: torch.from_numpy(array) for name, array in out.items()}
         return SequenceBatch(**tensors, episode=torch.from_numpy(episode))
-
-    def pixel_statistics(self, max_records: int = 2048) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of every pixel, each (3, H, W) float32 with white at 1, over evenly spaced
-        records, ``max_records`` at most.
-
-        Raises:
-            UserError: nothing is stored yet.
-        """
-        if not len(self):
-            raise UserError(f"the replay {self.directory} is empty: collect a whole episode before training")
-        count = min(max_records, len(self))
-        total = np.zeros(self.dtype["image"].shape)
-        square = np.zeros_like(total)
-        for position in np.arange(count) * len(self) // count:
-            _, records, _ = next(self._pieces(int(position), 1))
-            image = records["image"][0] / 255.0
-            total += image
-            square += image**2
-        mean = total / count
-        deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
-        return mean.astype(np.float32), deviation.astype(np.float32)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
