@@ -77,4 +77,16 @@ class Trajectory(NamedTuple):
     action: Tensor  # (B, H, A)
     reward: Tensor  # (B, H)
     cont: Tensor  # (B, H) probability that state[t + 1] is not terminal
-    uncertainty: Tensor  # (B, H) epistemic uncertainty of the step
+    uncertainty: Tensor  # (B, H) epistemic uncertainty of the step, 1 is what the model has on its own data
+
+
+class Plan(NamedTuple):
+    """What a planner would do in B states at once. Sequences lie in the space that the planner searches."""
+
+    action: Tensor  # (B, A) what to do now, within the limits of an action
+    mean: Tensor  # (B, H, A) the whole plan
+    std: Tensor  # (B, H, A) spread of the search when it ended, zero where nothing was drawn
+    value: Tensor  # (B,) imagined return of the plan, its uncertainty weighed in
+    uncertainty: Tensor  # (B,) mean uncertainty along the plan
+    elites: Tensor  # (B, E, H, A) the best sequences that were tried, best first
+    elite_values: Tensor  # (B, E) their imagined returns

@@ -10,7 +10,7 @@ from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, 
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import Observation, SequenceBatch
 
-NAMES = {"reconstruction", "reward", "cont", "dynamics", "representation"}
+NAMES = {"complexity", "reconstruction", "reward", "cont", "dynamics", "representation"}
 
 
 def squares(sequences: int = 4, length: int = 8) -> SequenceBatch:

@@ -49,6 +49,7 @@ def imagine(
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}")
     rssm = world_model.rssm
+    rssm.transition.draw()
     state, states, actions, doubts = start, [start], [], []
     drawn = choice.start(rssm.transition.members, start.deter.shape[:-1], start.deter.device)
     for _ in range(horizon):
@@ -56,7 +57,7 @@ def imagine(
         deter, prior = rssm.img_step(state, action)
         state = rssm.settle(deter, prior, choice.pick(prior, drawn), mode)
         if doubt:
-            doubts.append(world_model.latents.uncertainty(prior).epistemic)
+            doubts.append(world_model.doubt(prior))
         actions.append(action)
         states.append(state)
     path = LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True)))  # (B, H + 1, ...)

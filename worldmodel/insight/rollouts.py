@@ -29,7 +29,7 @@ class OpenLoop(NamedTuple):
     difference: Tensor  # (N, T, 3, h, w) uint8: |truth - dream|
     reward: Tensor  # (N, T)
     imagined_reward: Tensor  # (N, T)
-    uncertainty: Tensor  # (N, T) epistemic, of the step that led to each record
+    uncertainty: Tensor  # (N, T) epistemic, of the step that led to each record; 1 is typical
     valid: Tensor  # (N, T) bool
     context: int
 
@@ -68,7 +68,7 @@ def open_loop(
     actions = iter(batch.action[:, context:].unbind(1))
     dreamt = imagine(world_model, lambda _: next(actions), start, length - context, choice or Mixture(), mode)
     feature = torch.cat([seen.state.feature, dreamt.state.feature[:, 1:]], 1)  # (N, T, F)
-    doubt = world_model.latents.uncertainty(seen.prior).epistemic  # (N, context)
+    doubt = world_model.doubt(seen.prior)  # (N, context)
     truth = _at_decoder_size(world_model, batch.image)
     dream = world_model.decoder.image(feature)
     difference = (truth.int() - dream.int()).abs().to(torch.uint8)

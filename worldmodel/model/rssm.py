@@ -109,6 +109,7 @@ class RSSM(nn.Module):
             state: (B, ...) the state before the first record; zeros if None.
             mode: take the most likely latents instead of draws.
         """
+        self.transition.draw()
         length = embed.shape[1]
         keep = (~is_first).unsqueeze(-1).to(embed.dtype)  # (B, T, 1)
         action = action * keep

@@ -29,6 +29,13 @@ class Transition(nn.Module, ABC):
             (K, *B, P)
         """
 
+    def draw(self) -> None:
+        """Draw members anew where they are samples; called before every batch and every imagined rollout."""
+
+    def complexity(self) -> Tensor | None:
+        """What the weights cost, () nats for each training record; None where they cost nothing."""
+        return None
+
 
 class SharedTrunk(Transition):
     """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but doubts share features."""

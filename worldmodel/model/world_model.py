@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class ContinueHead(nn.Module):
 class WorldModel(nn.Module):
     """A latent POMDP learned from pixels.
 
+    ``typical_doubt`` is the running mean of the epistemic uncertainty on the training data.
+
     Args:
         action_size: size A of an action.
         encoder: images to embeddings.
@@ -70,6 +73,8 @@ class WorldModel(nn.Module):
         deterministic: the posterior is g(o), a function of the image alone that is not drawn.
         bootstrap: members see resampled data: an episode's weight for a member is Poisson(1), fixed by its number.
     """
+
+    typical_doubt: Tensor
 
     def __init__(
         self,
@@ -99,6 +104,7 @@ class WorldModel(nn.Module):
         self.reward = RewardHead(feature_size, width, head_layers, bins, limit)
         self.cont = ContinueHead(feature_size, width, head_layers)
         self.free_nats, self.decoded, self.bootstrap = free_nats, decoded, bootstrap
+        self.register_buffer("typical_doubt", torch.zeros(()))
 
     @property
     def feature_size(self) -> int:
@@ -137,11 +143,30 @@ class WorldModel(nn.Module):
             "dynamics": dynamics,
             "representation": representation,
         }
+        complexity = self.rssm.transition.complexity()
+        losses["complexity"] = torch.zeros_like(dynamics) if complexity is None else complexity.expand_as(dynamics)
         with torch.no_grad():
             doubt = self.latents.uncertainty(filtered.prior.detach())
+            self._note(doubt.epistemic.mean())
             metrics = {"kl": kl.mean(), "epistemic": doubt.epistemic.mean(), "aleatoric": doubt.aleatoric.mean()}
             metrics["posterior_entropy"] = self.latents.entropy(filtered.state.params.detach()).mean()
         return losses, filtered.state, metrics
+
+    def doubt(self, prior: Tensor) -> Tensor:
+        """Epistemic uncertainty (*B,) of members' priors (K, *B, P), in multiples of its mean on the training data."""
+        usual = self.typical_doubt
+        return self.latents.uncertainty(prior).epistemic / torch.where(usual > 0, usual, 1.0)
+
+    def _note(self, epistemic: Tensor) -> None:
+        if not self.training:
+            return
+        started = self.typical_doubt > 0
+        moved = torch.where(started, self.typical_doubt.lerp(epistemic, 0.01), epistemic)
+        self.typical_doubt.copy_(torch.where(moved.isfinite(), moved, self.typical_doubt))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}typical_doubt", self.typical_doubt)  # checkpoints from before it was kept
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _kl(self, filtered: Filtered, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """KL balance (DreamerV2): each member is pulled to the posterior, the posterior a little to the members."""

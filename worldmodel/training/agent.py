@@ -25,6 +25,7 @@ WEIGHTS = {
     "cont": 1.0,
     "dynamics": 1.0,
     "representation": 0.1,
+    "complexity": 1.0,
     "actor": 1.0,
     "critic": 1.0,
     "replay_critic": 0.3,

@@ -1,0 +1,1 @@
+"""Planners: model-predictive control by searching sequences of actions."""

@@ -1,0 +1,131 @@
+"""What a planner sees: a dynamics callable and typed inputs, never a network.
+
+Legend: B problems at once, N sequences tried for each, M = B * N, H horizon, X state size, A action size, E elites.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.control.trust import Always, Trust
+from worldmodel.types import ActionSpec, Plan
+
+
+class Step(NamedTuple):
+    """Where an action leads."""
+
+    state: Tensor  # (M, X)
+    reward: Tensor  # (M,)
+    cont: Tensor  # (M,) probability that the episode goes on
+    uncertainty: Tensor  # (M,) what the dynamics do not know of this step; 1 is usual
+
+
+class Rollout(NamedTuple):
+    """Where sequences of actions lead: ``reward[t]`` is earned in ``state[t + 1]``."""
+
+    state: Tensor  # (M, H + 1, X)
+    reward: Tensor  # (M, H)
+    cont: Tensor  # (M, H)
+    uncertainty: Tensor  # (M, H)
+
+
+class Dynamics(ABC):
+    """How states move. Only ``step`` has to be given."""
+
+    @abstractmethod
+    def step(self, state: Tensor, action: Tensor) -> Step:
+        """One step from states (M, X) under actions (M, A) within their limits."""
+
+    def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
+        """Steps from states (M, X) under sequences (M, H, A)."""
+        steps = []
+        states = [state]
+        for action in actions.unbind(1):
+            steps.append(self.step(states[-1], action))
+            states.append(steps[-1].state)
+        reward, cont, doubt = (torch.stack([s[i] for s in steps], 1) for i in (1, 2, 3))
+        return Rollout(torch.stack(states, 1), reward, cont, doubt)
+
+    def value(self, state: Tensor) -> Tensor:
+        """What states (M, X) are worth beyond the horizon, (M,); zero unless there is a critic."""
+        return state.new_zeros(len(state))
+
+    def renew(self) -> None:  # noqa: B027
+        """Called before each plan: where dynamics are drawn at random, draw them now."""
+
+
+class Planner(ABC):
+    """Chooses a sequence of actions by what the dynamics say of it.
+
+    Args:
+        horizon: steps H that are looked ahead.
+        discount: per step.
+        uncertainty_weight: added to the reward per unit of uncertainty; below 0 cautious, above 0 curious.
+        trust: how far along a rollout the dynamics are believed.
+
+    Raises:
+        ValueError: the horizon is below 1, or the discount outside (0, 1].
+    """
+
+    def __init__(
+        self, horizon: int = 10, discount: float = 0.99, uncertainty_weight: float = 0.0, trust: Trust | None = None
+    ) -> None:
+        if horizon < 1:
+            raise ValueError(f"a planner's horizon must be at least 1, got {horizon}")
+        if not 0 < discount <= 1:
+            raise ValueError(f"a planner's discount must be in (0, 1], got {discount}")
+        self.horizon, self.discount, self.uncertainty_weight = horizon, discount, uncertainty_weight
+        self.trust = trust or Always()
+
+    @abstractmethod
+    def plan(
+        self,
+        dynamics: Dynamics,
+        state: Tensor,
+        spec: ActionSpec,
+        warm: Tensor | None = None,
+        proposals: Tensor | None = None,
+    ) -> Plan:
+        """Plan from each of B states.
+
+        Args:
+            dynamics: what is asked.
+            state: (B, X)
+            spec: what an action is.
+            warm: (B, H, A) where to begin, such as the last plan shifted by a step.
+            proposals: (B, N, H, A) sequences to consider too, such as an actor's or the last plan's elites.
+
+        Raises:
+            ValueError: actions of this kind cannot be planned.
+        """
+
+    def returns(self, dynamics: Dynamics, rollout: Rollout) -> Tensor:
+        """Discounted returns (M,) of rollouts, uncertainty weighed in, with the value of their last state."""
+        reward = rollout.reward + self.uncertainty_weight * rollout.uncertainty
+        keep = self.discount * rollout.cont * self.trust(rollout.uncertainty)  # (M, H)
+        alive = torch.cat([torch.ones_like(keep[:, :1]), keep.cumprod(1)], 1)  # (M, H + 1)
+        return (alive[:, :-1] * reward).sum(1) + alive[:, -1] * dynamics.value(rollout.state[:, -1])
+
+    def score(self, dynamics: Dynamics, state: Tensor, spec: ActionSpec, sequences: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (B, N) of sequences (B, N, H, A) from states (B, X), and their mean uncertainty (B, N)."""
+        count = sequences.shape[1]
+        start = repeat(state, "b x -> (b n) x", n=count)
+        rollout = dynamics.rollout(start, bound(rearrange(sequences, "b n h a -> (b n) h a"), spec))
+        returns = self.returns(dynamics, rollout)
+        # what is not finite must never be chosen
+        returns = torch.where(returns.isfinite(), returns, torch.full_like(returns, -torch.inf))
+        split = "(b n) -> b n"
+        return rearrange(returns, split, n=count), rearrange(rollout.uncertainty.mean(1), split, n=count)
+
+
+def bound(sequences: Tensor, spec: ActionSpec) -> Tensor:
+    """Any numbers (*B, A) as actions: within [-1, 1], or the one-hot vector of the largest."""
+    if spec.discrete:
+        return F.one_hot(sequences.argmax(-1), spec.size).to(sequences.dtype)
+    return sequences.clamp(-1, 1)
