@@ -1,4 +1,7 @@
-"""The transition p(s'|s, a): the seam where the ensembles differ. Legend: K members, D deter, F feature, P params."""
+"""The transition p(s'|s, a): the seam where the ensembles differ.
+
+Legend: K members, D deter, F feature, P params, N flat batch, I inputs, O outputs.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,25 @@ from abc import ABC, abstractmethod
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from worldmodel.model.layers import Block
 
 
 class Transition(nn.Module, ABC):
-    """K members, each predicting the distribution of the next latent. Chosen in a config."""
+    """K members, each predicting the distribution of the next latent. Chosen in a config.
 
-    members: int
+    Raises:
+        ValueError: without a member, or without a hidden layer.
+    """
+
+    def __init__(self, members: int, layers: int = 1) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"an ensemble needs at least 1 member, got {members}")
+        if layers < 1:
+            raise ValueError(f"a transition needs at least 1 hidden layer, got {layers}")
+        self.members = members
 
     @abstractmethod
     def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
@@ -43,10 +57,7 @@ class SharedTrunk(Transition):
     def __init__(
         self, deter_size: int, feature_size: int, action_size: int, param_size: int, members: int = 5, width: int = 256
     ) -> None:
-        super().__init__()
-        if members < 1:
-            raise ValueError(f"an ensemble needs at least 1 member, got {members}")
-        self.members = members
+        super().__init__(members)
         self.trunk = Block(deter_size, width)
         self.heads = nn.Linear(width, members * param_size)
 
@@ -100,3 +111,19 @@ def select_member(params: Tensor, index: Tensor) -> Tensor:
     """Params (K, *B, P) of the members ``index`` (*B,): (*B, P)."""
     index = index.unsqueeze(0).unsqueeze(-1).expand(1, *params.shape[1:])
     return params.gather(0, index).squeeze(0)
+
+
+def member_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """K linear layers at once.
+
+    Args:
+        x: (N, I) that all members read, or (K, N, I).
+        weight: (K, O, I)
+        bias: (K, O)
+
+    Returns:
+        (K, N, O)
+    """
+    if x.dim() == 2:  # one wide layer
+        return rearrange(F.linear(x, weight.flatten(0, 1), bias.flatten()), "n (k o) -> k n o", k=len(weight))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)

@@ -1,0 +1,110 @@
+"""An ensemble whose members share nothing. Legend: K members, F feature, A action, P params, N flat batch.
+
+Weights are (K, outputs, inputs): all members go through each layer in one product.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodel.model.transitions import Transition, member_linear
+
+
+class MemberLinear(nn.Module):
+    """K linear layers, each initialised like ``nn.Linear``. (N, inputs) or (K, N, inputs) -> (K, N, outputs)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return member_linear(x, self.weight, self.bias)
+
+
+class MemberNorm(nn.Module):
+    """K layer norms, (K, N, width) -> (K, N, width)."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(members, 1, width))
+        self.shift = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:], eps=1e-3), self.scale)
+
+
+class RandomPriors(nn.Module):
+    """K fixed random functions: one hidden layer of ReLUs, about unit variance for inputs of unit variance.
+
+    Buffers, not parameters: never trained, kept in checkpoints. Gradients pass through to the inputs.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    out: Tensor
+
+    def __init__(self, members: int, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        # the sum in each hidden unit has variance 2, of which the ReLU leaves a mean square of 1
+        self.register_buffer("weight", torch.randn(members, width, inputs) * inputs**-0.5)
+        self.register_buffer("bias", torch.randn(members, width))
+        self.register_buffer("out", torch.randn(members, outputs, width) * width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (K, N, outputs)."""
+        return torch.bmm(member_linear(x, self.weight, self.bias).relu(), self.out.mT)
+
+
+class IndependentEnsemble(Transition):
+    """K networks of the state before and the action; the memory is not read, so that no features are shared.
+
+    With ``prior_scale`` > 0 member k is ``f_k + prior_scale * q_k``, q_k a fixed random function that f_k learns to
+    cancel where there is data, and only there (Osband et al. 2018, Randomized Prior Functions).
+
+    Args:
+        deter_size: ignored.
+        feature_size, action_size, param_size: sizes F, A, P.
+        members: K.
+        width, layers: of every member's hidden layers (linear, layer norm, SiLU).
+        prior_scale: deviation of the fixed random functions, 0 for none.
+        normalise: with layer norms.
+
+    Raises:
+        ValueError: without a member or a hidden layer, or if ``prior_scale`` is below 0.
+    """
+
+    def __init__(
+        self,
+        deter_size: int,
+        feature_size: int,
+        action_size: int,
+        param_size: int,
+        members: int = 5,
+        width: int = 256,
+        layers: int = 2,
+        prior_scale: float = 0.0,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__(members, layers)
+        if prior_scale < 0:
+            raise ValueError(f"prior_scale is a deviation of at least 0, got {prior_scale}")
+        inputs = feature_size + action_size
+        blocks: list[nn.Module] = []
+        for i in range(layers):
+            norm = [MemberNorm(members, width)] if normalise else []
+            blocks += [MemberLinear(members, width if i else inputs, width), *norm, nn.SiLU()]
+        self.net = nn.Sequential(*blocks, MemberLinear(members, width, param_size))
+        self.prior_scale = prior_scale
+        self.priors = RandomPriors(members, inputs, param_size, width) if prior_scale else None
+
+    def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
+        x = rearrange(torch.cat([feature, action], -1), "... i -> (...) i")  # (N, F + A)
+        params = self.net(x)  # (K, N, P)
+        if self.priors is not None:
+            params = params + self.prior_scale * self.priors(x)
+        return params.reshape(self.members, *feature.shape[:-1], -1)
