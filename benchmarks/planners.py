@@ -1,0 +1,141 @@
+"""Who drives a checkpoint best, and at what price: ``python -m benchmarks.planners RUN [RUN ...]``.
+
+For each run: at random, the actor, and each shipped planner alone and with the actor's proposals and critic's value.
+Returns are of the same ten episodes. A decision is timed for one environment, on as many cores as the process may use.
+Adds to ``docs/planners.json``, and writes ``docs/planners.md`` from it; ``--page`` does only that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+DATA, PAGE, NOTES = DOCS / "planners.json", DOCS / "planners.md", DOCS / "planners_notes.md"
+CONFIGS = Path(__file__).parent.parent / "configs" / "policy"
+PLANNERS = ("random_shooting", "cem", "icem", "mppi", "gradient", "ilqr")
+EPISODES, DECISIONS = 10, 40
+
+
+def drivers() -> Iterator[Any]:
+    """Every way to act, as configs/policy has it."""
+    import yaml
+
+    from worldmodel.training.acting import Acting, AtRandom, ByActor
+    from worldmodel.training.parser import Parser
+
+    yield AtRandom()
+    yield ByActor()
+    parser = Parser()
+    parser.add_argument("--who", type=Acting)
+    for name in PLANNERS:
+        held = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]["evaluate_with"]
+        helped = parser.instantiate_classes(parser.parse_object({"who": held})).who
+        alone = copy.copy(helped)
+        alone.proposals, alone.value = 0, False
+        yield alone
+        yield helped
+
+
+def price(agent: Any, acting: Any, environments: Any) -> tuple[float, int]:
+    """Median milliseconds of a decision for one environment, and states that the model is asked for in it."""
+    import numpy as np
+    import torch
+
+    from worldmodel.types import Observation
+
+    policy = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
+    count = [0]
+    dynamics = getattr(policy, "dynamics", None)
+    if dynamics is not None:
+        rollout, step = dynamics.rollout, dynamics.step
+
+        def counted_rollout(state: torch.Tensor, actions: torch.Tensor) -> Any:
+            count[0] += actions.shape[0] * actions.shape[1]
+            return rollout(state, actions)
+
+        def counted_step(state: torch.Tensor, action: torch.Tensor) -> Any:
+            count[0] += len(state)
+            return step(state, action)
+
+        dynamics.rollout, dynamics.step = counted_rollout, counted_step
+    environments.restart()
+    step_ = environments.step(np.zeros((environments.num_envs, agent.action.size), np.float32))
+    memory, times = policy.initial(1), []
+    for _ in range(DECISIONS):
+        seen = Observation(torch.from_numpy(step_.image[:1]), torch.from_numpy(step_.is_first[:1]))
+        before = time.perf_counter()
+        with torch.no_grad():
+            action, memory = policy(seen, memory)
+        times.append(1000 * (time.perf_counter() - before))
+        step_ = environments.step(action.numpy().repeat(environments.num_envs, 0))
+    return float(np.median(times)), count[0] // DECISIONS
+
+
+def measure(run: Path, command: str) -> list[dict[str, Any]]:
+    """Rows of one run."""
+    import numpy as np
+    import torch
+
+    from worldmodel.experience.collector import run_episodes
+    from worldmodel.training.loading import load_run
+
+    agent, data = load_run(run, environments=EPISODES)
+    environments = data.evaluation_environments()
+    rows = []
+    for acting in drivers():
+        torch.manual_seed(0)
+        name = acting.name(agent.actor_critic)
+        policy = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
+        returns = [episode.return_ for episode in run_episodes(environments, policy, EPISODES)]
+        milliseconds, evaluations = price(agent, acting, environments)
+        row = {"task": data.task, "policy": name, "seed": data.seed, "updates": agent.updates}
+        row |= {"return_mean": round(float(np.mean(returns)), 1), "return_std": round(float(np.std(returns)), 1)}
+        row |= {"ms_per_decision": round(milliseconds, 2), "model_evaluations": evaluations, "episodes": EPISODES}
+        row |= {"cores": len(os.sched_getaffinity(0)), "command": command}
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    data.close()
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> None:
+    """The page, from all rows."""
+    lines = [NOTES.read_text().strip()] if NOTES.exists() else ["# Planners"]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        lines += ["", f"## {task}", "", f"Checkpoint of {own[0]['updates']:,} updates, `{own[0]['command']}`.", ""]
+        lines += ["| policy | return | ms a decision | model evaluations |", "|---|---|---|---|"]
+        for row in own:
+            cells = (row["policy"], f"{row['return_mean']:.0f} ± {row['return_std']:.0f}")
+            lines.append(f"| {cells[0]} | {cells[1]} | {row['ms_per_decision']:.1f} | {row['model_evaluations']:,} |")
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    given = parser.parse_args()
+    rows = json.loads(DATA.read_text()) if DATA.exists() else []
+    if not given.page:
+        from worldmodel.__main__ import tune_for_cpu
+
+        tune_for_cpu()
+        for run in given.runs:
+            new = measure(run, f"python -m benchmarks.planners runs/{run.name}")
+            rows = [row for row in rows if (row["task"], row["seed"]) != (new[0]["task"], new[0]["seed"])] + new
+            DATA.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    page(rows)
+    best = {row["task"]: row["policy"] for row in sorted(rows, key=lambda row: row["return_mean"])}
+    print(json.dumps({"best": best}))
+
+
+if __name__ == "__main__":
+    main()
