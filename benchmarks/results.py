@@ -18,6 +18,7 @@ import yaml
 DOCS = Path(__file__).parent.parent / "docs"
 DATA, PAGE, CURVES = DOCS / "results.json", DOCS / "results.md", DOCS / "curves.png"
 NOTES = DOCS / "results_notes.md"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # told apart by the colour-blind (Okabe and Ito)
 
 
 def row(run: Path, preset: str, command: str, cores: int, commit: str) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     tasks = list(dict.fromkeys(x["task"] for x in rows))
     figure, axes = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 3.2), squeeze=False, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
-        for x, colour in zip([x for x in rows if x["task"] == task], ("#0072B2", "#E69F00", "#009E73"), strict=False):
+        for x, colour in zip([x for x in rows if x["task"] == task], COLOURS, strict=False):
             _, minutes, returns = zip(*x["curve"], strict=True)
             axis.plot(
                 minutes,
