@@ -231,18 +231,6 @@ def test_entropy_bonus_spreads_the_actor() -> None:
     assert control.loss(model, state, data)[1]["entropy"] > first + 0.3
 
 
-def test_uncertainty_is_worth_its_weight() -> None:
-    returns = []
-    for weight in (0.0, 3.0, -2.0):
-        control, model = agent(ThroughModel(), uncertainty_weight=weight, horizon=1)
-        data = tiny.batch(4, 5)
-        torch.manual_seed(1)
-        returns.append(control.loss(model, model.observe(data).state, data)[1]["return_imagined"].item())
-    bonus = (returns[1] - returns[0]) / 3
-    assert bonus > 1e-3
-    assert (returns[2] - returns[0]) / -2 == pytest.approx(bonus, abs=1e-4)
-
-
 def test_starts_are_distinct_states_of_the_batch() -> None:
     control, _ = agent(ThroughModel(), starts=10)
     state = LatentState(*(torch.arange(24.0).view(4, 6, 1) + n for n in (0, 100, 200)))

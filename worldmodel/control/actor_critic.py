@@ -5,82 +5,21 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough
 
+from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
+from worldmodel.control.doubt import FixedWeight, UncertaintyWeight
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.returns import ReturnScale, lambda_return
+from worldmodel.control.trust import Always, Trust
 from worldmodel.model.distributions import TwoHot
 from worldmodel.model.layers import MLP
 from worldmodel.model.transitions import MemberChoice
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
-from worldmodel.types import ActionSpec, LatentState, SequenceBatch
-
-
-class Actor(nn.Module, ABC):
-    """pi(a|s). What is drawn has a density; ``bound`` makes it an action that model and environment take."""
-
-    net: MLP
-
-    @abstractmethod
-    def distribution(self, feature: Tensor) -> Distribution:
-        """Over draws (*B, A), from features (*B, F); ``rsample`` keeps a gradient path to the parameters."""
-
-    @abstractmethod
-    def mode(self, feature: Tensor) -> Tensor:
-        """The most likely action (*B, A)."""
-
-    def sample(self, feature: Tensor) -> Tensor:
-        """A draw (*B, A)."""
-        return self.distribution(feature).rsample()
-
-    def bound(self, draw: Tensor) -> Tensor:
-        """A draw (*B, A) as an action in its limits, with the draw's gradient."""
-        return draw
-
-
-class NormalActor(Actor):
-    """Continuous actions: a normal with mean in (-1, 1) and deviation in [min_std, max_std], clipped to [-1, 1].
-
-    A squashed normal with its exact entropy saturates; this one does not.
-    """
-
-    def __init__(
-        self, feature_size: int, action_size: int, width: int, layers: int, min_std: float = 0.1, max_std: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.net = MLP(feature_size, 2 * action_size, width, layers, zero=True)
-        self.min_std, self.max_std = min_std, max_std
-
-    def distribution(self, feature: Tensor) -> Distribution:
-        mean, raw = self.net(feature).chunk(2, -1)
-        std = self.min_std + (self.max_std - self.min_std) * torch.sigmoid(raw + 2)
-        return Independent(Normal(mean.tanh(), std, validate_args=False), 1, validate_args=False)
-
-    def bound(self, draw: Tensor) -> Tensor:
-        return draw + (draw.clamp(-1, 1) - draw).detach()
-
-    def mode(self, feature: Tensor) -> Tensor:
-        return self.distribution(feature).mean
-
-
-class CategoricalActor(Actor):
-    """Discrete actions: one-hot, 1% uniform mixed in, straight-through gradients."""
-
-    def __init__(self, feature_size: int, action_size: int, width: int, layers: int, unimix: float = 0.01) -> None:
-        super().__init__()
-        self.net = MLP(feature_size, action_size, width, layers, zero=True)
-        self.unimix = unimix
-
-    def distribution(self, feature: Tensor) -> Distribution:
-        probs = self.net(feature).softmax(-1)
-        probs = (1 - self.unimix) * probs + self.unimix / probs.shape[-1]
-        return OneHotCategoricalStraightThrough(probs=probs, validate_args=False)
-
-    def mode(self, feature: Tensor) -> Tensor:
-        return self.distribution(feature).mode
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
 
 class Critic(nn.Module):
@@ -144,6 +83,20 @@ class PolicyGradient(Objective):
         return -log_prob() * ((returns - value) / scale).detach()
 
 
+class Imagined(NamedTuple):
+    """The actor's rollouts from N states, and what they came to. Legend: N rollouts, H horizon, F feature."""
+
+    path: Trajectory  # each (N, ...)
+    draws: Tensor  # (N, H, A) what the actor drew
+    entropy: Tensor  # (N, H) of what it drew from
+    value: Tensor  # (N, H + 1) values of all states
+    seen: Tensor  # (N, H, F) features of the states that were acted in, without gradient
+    returns: Tensor  # (N, H) their returns
+    weight: Tensor  # (N, H) the discounted probability that they are reached and believed, without gradient
+    scale: Tensor  # () what returns are divided by
+    uncertainty_weight: Tensor  # () what a unit of uncertainty was worth
+
+
 class ActorCritic(nn.Module):
     """Learn to act by imagining.
 
@@ -161,6 +114,12 @@ class ActorCritic(nn.Module):
         entropy: weight of the entropy bonus, in units of normalised return per nat.
         slow_rate: share of the critic that its slow copy takes over at each update.
         uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious.
+            Unless it is 0 the critic learns from imagination alone: real rewards hold no such bonus.
+        trust: how far along a rollout the model is believed, in the returns and in the weights of the losses; always
+            if None. What really happened is believed whatever the doubt.
+
+    Raises:
+        ValueError: the horizon or the number of starts is below 1.
     """
 
     def __init__(
@@ -179,7 +138,8 @@ class ActorCritic(nn.Module):
         lam: float = 0.95,
         entropy: float = 3e-4,
         slow_rate: float = 0.02,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
+        trust: Trust | None = None,
     ) -> None:
         super().__init__()
         if horizon < 1 or starts < 1:
@@ -190,11 +150,49 @@ class ActorCritic(nn.Module):
         self.scale = ReturnScale()
         self.objective, self.choice = objective, choice
         self.horizon, self.starts, self.discount, self.lam, self.entropy = horizon, starts, discount, lam, entropy
-        self.uncertainty_weight = uncertainty_weight
+        given = uncertainty_weight
+        self.uncertainty_weight = given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
+        self.trust = trust or Always()
+        self.doubts = self.uncertainty_weight.counts or not isinstance(self.trust, Always)
 
     def loss(self, world_model: WorldModel, state: LatentState, batch: SequenceBatch) -> tuple[Losses, Metrics]:
         """Losses of actor and critic, each ending in a mean, from posterior states (B, T, ...) of a batch."""
         chosen, start = self._starts(state, batch)
+        imagined = self._imagine(world_model, start, (~batch.is_terminal).flatten()[chosen])
+        actor, metrics = self._actor_loss(world_model, imagined)
+        returns = imagined.returns.detach()
+        losses = {
+            "actor": actor,
+            "critic": imagined.weight * self.critic.loss(imagined.seen, returns),
+            "replay_critic": self._replayed(state, batch, chosen, returns),
+        }
+        metrics |= {
+            "return_imagined": returns.mean(),
+            "value": imagined.value.detach().mean(),
+            "return_scale": imagined.scale,
+            "reward_imagined": imagined.path.reward.detach().mean(),
+        }
+        if self.doubts:
+            metrics["uncertainty_imagined"] = imagined.path.uncertainty.detach().mean()
+            metrics["uncertainty_weight"] = imagined.uncertainty_weight
+        return losses, metrics
+
+    def _actor_loss(self, world_model: WorldModel, imagined: Imagined) -> tuple[Tensor, Metrics]:
+        """The actor's loss, ending in a mean, and metrics that go with it."""
+        entropy = imagined.entropy
+        if not self.objective.differentiates:  # nothing was recorded on the way, and the density is wanted too
+            distribution = self.actor.distribution(imagined.seen)
+            entropy = distribution.entropy()
+        gain = self.objective(
+            lambda: distribution.log_prob(imagined.draws.detach()),
+            imagined.returns,
+            imagined.value[:, :-1],
+            imagined.scale,
+        )
+        return imagined.weight * (gain - self.entropy * entropy), {"entropy": entropy.detach().mean()}
+
+    def _imagine(self, world_model: WorldModel, start: LatentState, alive: Tensor) -> Imagined:
+        """Roll the actor out from states (N, ...), of which those not ``alive`` (N,) are terminal."""
         draws: list[Tensor] = []
         entropies: list[Tensor] = []
 
@@ -205,37 +203,20 @@ class ActorCritic(nn.Module):
             return self.actor.bound(draws[-1])
 
         with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
-            doubt = self.uncertainty_weight != 0
-            path = imagine(world_model, act, start, self.horizon, self.choice, doubt=doubt)
+            path = imagine(world_model, act, start, self.horizon, self.choice, doubt=self.doubts)
             feature = path.state.feature  # (N, H + 1, F)
             value = self.critic(feature)  # (N, H + 1)
-            reward = path.reward + self.uncertainty_weight * path.uncertainty
-            discount = self.discount * path.cont
+            reward, discount = path.reward, self.discount * path.cont
+            worth = self.uncertainty_weight(path.uncertainty)
+            if self.doubts:
+                reward = reward + worth * path.uncertainty
+                discount = discount * self.trust(path.uncertainty)
             returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
-        seen = feature[:, :-1].detach()
-        alive = (~batch.is_terminal).flatten()[chosen].to(discount.dtype).unsqueeze(1)
-        weight = torch.cat([alive, discount.detach()[:, :-1]], 1).cumprod(1)
+        begins = alive.to(discount.dtype).unsqueeze(1)
+        weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
-        entropy = torch.stack(entropies, 1)
-        if not self.objective.differentiates:  # nothing was recorded on the way, and the density is wanted too
-            distribution = self.actor.distribution(seen)
-            entropy = distribution.entropy()
-        gain = self.objective(
-            lambda: distribution.log_prob(torch.stack(draws, 1).detach()), returns, value[:, :-1], scale
-        )
-        losses = {
-            "actor": weight * (gain - self.entropy * entropy),
-            "critic": weight * self.critic.loss(seen, returns.detach()),
-            "replay_critic": self._replayed(state, batch, chosen, returns.detach()),
-        }
-        metrics = {
-            "return_imagined": returns.detach().mean(),
-            "value": value.detach().mean(),
-            "entropy": entropy.detach().mean(),
-            "return_scale": scale,
-            "reward_imagined": path.reward.detach().mean(),
-        }
-        return losses, metrics
+        seen, drawn, entropy = feature[:, :-1].detach(), torch.stack(draws, 1), torch.stack(entropies, 1)
+        return Imagined(path, drawn, entropy, value, seen, returns, weight, scale, worth)
 
     def _starts(self, state: LatentState, batch: SequenceBatch) -> tuple[Tensor, LatentState]:
         """Random posterior states (N, ...), without gradient, and where they stood in the flat batch."""
@@ -247,7 +228,7 @@ class ActorCritic(nn.Module):
     def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
         """The critic's loss on real sequences (B, T - 1), bootstrapped with the imagined return where there is one."""
         feature = state.feature.detach()  # (B, T, F)
-        if self.uncertainty_weight:  # real rewards hold no bonus: they would be another target
+        if self.uncertainty_weight.counts:  # real rewards hold no bonus: they would be another target
             return feature.new_zeros(feature.shape[0], feature.shape[1] - 1)
         with torch.no_grad():
             value = self.critic(feature)

@@ -36,12 +36,12 @@ class Truncate(Trust):
 
 
 class Fade(Trust):
-    """Less with every step in doubt: by a half at each step whose doubt is ``half`` times the usual."""
+    """Less with every step in doubt: fully at the usual doubt, which is 1, and by half at ``half`` times the usual."""
 
     def __init__(self, half: float = 5.0) -> None:
-        if half <= 0:
-            raise ValueError(f"half is a doubt above 0, got {half}")
+        if half <= 1:
+            raise ValueError(f"half is a doubt above the usual, which is 1; got {half}")
         self.half = half
 
     def __call__(self, uncertainty: Tensor) -> Tensor:
-        return 2 ** (-uncertainty / self.half)
+        return 2 ** (-(uncertainty - 1).clamp_min(0) / (self.half - 1))

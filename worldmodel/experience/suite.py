@@ -23,7 +23,8 @@ def suite_tasks() -> dict[str, tuple[str, str]]:
 class SuiteEnvironment(gymnasium.Env):
     """One suite task. ``reset(seed=...)`` fixes the whole episode: the same seed and actions give the same states.
 
-    Observations are the physics state, (S,) float64; ``render()`` gives (size, size, 3) uint8.
+    Observations are the physics state, (S,) float64, and so is ``info["state"]``, which wrappers leave alone;
+    ``render()`` gives (size, size, 3) uint8.
     """
 
     render_mode = "rgb_array"
@@ -52,7 +53,8 @@ class SuiteEnvironment(gymnasium.Env):
         if seed is not None:
             self._env.task.random.seed(seed)
         self._env.reset()
-        return self._env.physics.get_state(), {}
+        state = self._env.physics.get_state()
+        return state, {"state": state}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         from dm_control.rl.control import PhysicsError
@@ -62,13 +64,8 @@ class SuiteEnvironment(gymnasium.Env):
         except PhysicsError as cause:
             raise UserError(f"the simulation broke down: {' '.join(str(cause).split())}") from cause
         terminated = step.last() and step.discount == 0
-        return (
-            self._env.physics.get_state(),
-            float(step.reward),
-            terminated,
-            step.last() and not terminated,
-            {},
-        )
+        state = self._env.physics.get_state()
+        return state, float(step.reward), terminated, step.last() and not terminated, {"state": state}
 
     def render(self) -> np.ndarray:
         return self._renderer()

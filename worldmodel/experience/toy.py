@@ -1,4 +1,4 @@
-"""A tiny pixel task without GL, learnable in a minute: push a bright square to the centre of a dark image."""
+"""Tiny pixel tasks without GL, learnable in a minute: push a bright square over a dark image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class PointReach(gymnasium.Env):
     """A square at p in [-1, 1]^2, moved by ``0.2 * action``; reward ``max(0, 1 - |p|)``; 32 steps an episode.
 
     Observations (16, 16, 3) uint8: the square in red and green, drawn with partial coverage, and the centre in blue.
+    ``info["state"]`` is p.
     """
 
     observation_space = gymnasium.spaces.Box(0, 255, (_SIZE, _SIZE, 3), np.uint8)
@@ -28,15 +29,23 @@ class PointReach(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self._point, self._count = self.np_random.uniform(-1, 1, 2), 0
-        return self._image(), {}
+        self._point, self._count = self._begin(), 0
+        return self._image(), {"state": self._point.copy()}
+
+    def _begin(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 2)
+
+    def _speed(self) -> float:
+        return _SPEED
+
+    def _reward(self) -> float:
+        return max(0.0, 1.0 - float(np.linalg.norm(self._point)))
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         move = _MOVES[int(action)] if self._discrete else np.clip(action, -1, 1)
-        self._point = np.clip(self._point + _SPEED * move, -1, 1)
+        self._point = np.clip(self._point + self._speed() * move, -1, 1)
         self._count += 1
-        reward = max(0.0, 1.0 - float(np.linalg.norm(self._point)))
-        return self._image(), reward, False, self._count >= _STEPS, {}
+        return self._image(), self._reward(), False, self._count >= _STEPS, {"state": self._point.copy()}
 
     def _image(self) -> np.ndarray:
         image = np.zeros((_SIZE, _SIZE, 3), np.uint8)
@@ -53,3 +62,23 @@ class DiscretePointReach(PointReach):
 
     def __init__(self) -> None:
         super().__init__(discrete=True)
+
+
+class PointSwamp(PointReach):
+    """The same square. Reward rises to the right, ``(x + 1) / 2``, but for a swamp where 0 < x < 0.5: none, and slow.
+
+    The swamp cannot be seen. Who knows both sides of it and never went in expects to walk through.
+    """
+
+    def _begin(self) -> np.ndarray:
+        left = self.np_random.random() < 0.8
+        return self.np_random.uniform([-1, -1], [-0.2, 1]) if left else self.np_random.uniform([0.5, -1], [1, 1])
+
+    def _speed(self) -> float:
+        return 0.07 * _SPEED if self._in_swamp() else _SPEED
+
+    def _reward(self) -> float:
+        return 0.0 if self._in_swamp() else float(self._point[0] + 1) / 2
+
+    def _in_swamp(self) -> bool:
+        return bool(0 < self._point[0] < 0.5)

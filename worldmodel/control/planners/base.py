@@ -1,5 +1,7 @@
 """What a planner sees: a dynamics callable and typed inputs, never a network.
 
+So it works for anything that can be stepped. What is drawn comes from torch's global generator.
+
 Legend: B problems at once, N sequences tried for each, M = B * N, H horizon, X state size, A action size, E elites.
 """
 
@@ -94,9 +96,12 @@ class Planner(ABC):
     ) -> Plan:
         """Plan from each of B states.
 
+        A sequence whose return is not finite is never chosen. Where there is no other, the plan is zeros and its value
+        -inf. With deterministic dynamics the plan is worth at least what ``warm`` and each of the proposals are.
+
         Args:
-            dynamics: what is asked.
-            state: (B, X)
+            dynamics: what is asked; renewed once.
+            state: (B, X) of any device and floating type, which the plan has too.
             spec: what an action is.
             warm: (B, H, A) where to begin, such as the last plan shifted by a step.
             proposals: (B, N, H, A) sequences to consider too, such as an actor's or the last plan's elites.
@@ -106,26 +111,64 @@ class Planner(ABC):
         """
 
     def returns(self, dynamics: Dynamics, rollout: Rollout) -> Tensor:
-        """Discounted returns (M,) of rollouts, uncertainty weighed in, with the value of their last state."""
+        """Discounted returns (M,) of rollouts, uncertainty weighed in, with the value of their last state.
+
+        sum_t alive_t (r_t + w u_t) + alive_H v(s_H), where alive_0 = 1, alive_{t+1} = alive_t discount cont_t trust_t.
+        """
         reward = rollout.reward + self.uncertainty_weight * rollout.uncertainty
         keep = self.discount * rollout.cont * self.trust(rollout.uncertainty)  # (M, H)
         alive = torch.cat([torch.ones_like(keep[:, :1]), keep.cumprod(1)], 1)  # (M, H + 1)
         return (alive[:, :-1] * reward).sum(1) + alive[:, -1] * dynamics.value(rollout.state[:, -1])
 
     def score(self, dynamics: Dynamics, state: Tensor, spec: ActionSpec, sequences: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns (B, N) of sequences (B, N, H, A) from states (B, X), and their mean uncertainty (B, N)."""
+        """Returns (B, N) of sequences (B, N, H, A) from states (B, X), and their mean uncertainty (B, N).
+
+        A return that is not finite becomes -inf.
+        """
         count = sequences.shape[1]
         start = repeat(state, "b x -> (b n) x", n=count)
         rollout = dynamics.rollout(start, bound(rearrange(sequences, "b n h a -> (b n) h a"), spec))
         returns = self.returns(dynamics, rollout)
-        # what is not finite must never be chosen
         returns = torch.where(returns.isfinite(), returns, torch.full_like(returns, -torch.inf))
         split = "(b n) -> b n"
         return rearrange(returns, split, n=count), rearrange(rollout.uncertainty.mean(1), split, n=count)
 
+    @staticmethod
+    def settle(
+        spec: ActionSpec, options: Tensor, returns: Tensor, doubt: Tensor, std: Tensor, elites: Tensor, values: Tensor
+    ) -> Plan:
+        """The best of the options (B, N, H, A) by their returns (B, N) as a plan; the first of equal ones.
+
+        Args:
+            spec: what an action is.
+            options, returns, doubt: what may be chosen, and its score.
+            std, elites, values: the plan's (B, H, A), (B, E, H, A) and (B, E).
+        """
+        best = returns.argmax(1, keepdim=True)  # (B, 1)
+        value, doubt = returns.gather(1, best)[:, 0], doubt.gather(1, best)[:, 0]
+        mean = options.take_along_dim(best[..., None, None], 1)[:, 0]  # (B, H, A)
+        mean = torch.where(value[:, None, None] > -torch.inf, mean, 0)
+        return Plan(bound(mean[:, 0], spec), mean, std, value, doubt, elites, values)
+
+
+def ranked(sequences: Tensor, returns: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` best (fewer if there are not as many) of sequences (B, N, H, A) and returns (B, N), best first."""
+    returns, order = returns.topk(min(count, returns.shape[1]), 1)
+    return sequences.take_along_dim(order[..., None, None], 1), returns
+
+
+def given(warm: Tensor | None, proposals: Tensor | None) -> list[Tensor]:
+    """What a planner was given to begin with, as a list of finite sequences (B, N, H, A)."""
+    sequences = ([] if warm is None else [warm.unsqueeze(1)]) + ([] if proposals is None else [proposals])
+    return [s.nan_to_num() for s in sequences]
+
 
 def bound(sequences: Tensor, spec: ActionSpec) -> Tensor:
-    """Any numbers (*B, A) as actions: within [-1, 1], or the one-hot vector of the largest."""
+    """Any numbers (*B, A) as actions: within [-1, 1], or the one-hot vector of the largest.
+
+    Limits let gradients through unchanged, so that an action that stands at one can leave it.
+    """
     if spec.discrete:
         return F.one_hot(sequences.argmax(-1), spec.size).to(sequences.dtype)
-    return sequences.clamp(-1, 1)
+    clamped = sequences.clamp(-1, 1)
+    return sequences + (clamped - sequences).detach() if sequences.requires_grad else clamped
