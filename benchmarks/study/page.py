@@ -1,0 +1,188 @@
+"""docs/uncertainty.json and .md, from the files of a study."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DOCS = Path(__file__).parents[2] / "docs"
+DATA, PAGE, NOTES = DOCS / "uncertainty.json", DOCS / "uncertainty.md", DOCS / "uncertainty_notes.md"
+KINDS = ("single", "shared", "independent", "independent_priors", "bayesian", "dropout")
+Rows = list[dict[str, Any]]
+
+
+def gather(out: Path) -> Rows:
+    """Every row of every job that is done."""
+    rows: Rows = []
+    for path in sorted(out.glob("*/*_[0-9]*.json")):
+        rows += json.loads(path.read_text())
+    return rows
+
+
+def pick(rows: Rows, **wanted: Any) -> Rows:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def mean(rows: Rows) -> str:
+    """The seeds' mean, or a dash; what is not a number (a member alone has no spread) is a dash too."""
+    values = [row["value"] for row in rows]
+    return f"{np.mean(values):.2f}" if values and np.isfinite(values).all() else "-"
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(line) + " |" for line in body])
+
+
+def unseen(rows: Rows, task: str) -> str:
+    cases = list(dict.fromkeys(row["case"] for row in pick(rows, task=task, metric="auroc")))
+    body = []
+    for kind in KINDS:
+        for measure in ("entropy", "epistemic", "pixels", "surprise") if kind != "single" else ("entropy", "surprise"):
+            found = [
+                mean(pick(rows, task=task, transition=kind, measure=measure, metric="auroc", case=c)) for c in cases
+            ]
+            body.append([kind, measure, *found])
+    return table(["transition", "measure", *(c.replace("_", " ") for c in cases)], body)
+
+
+def correlation(rows: Rows, task: str, error: str) -> str:
+    body = []
+    for kind in KINDS:
+        for measure in ("entropy", "epistemic", "latent", "reward", "pixels"):
+            own = pick(rows, task=task, transition=kind, measure=measure, metric=f"rank_correlation_{error}")
+            cells = [
+                mean(pick(own, case=case, horizon=h))
+                for case, h in (
+                    ("everything", 1),
+                    ("everything", 5),
+                    ("everything", 15),
+                    ("everything", None),
+                    ("seen", None),
+                )
+            ]
+            if set(cells) != {"-"}:
+                body.append([kind, measure, *cells])
+    return table(["transition", "measure", "1 step", "5 steps", "15 steps", "all steps", "all steps, seen data"], body)
+
+
+def intervals(rows: Rows, task: str) -> str:
+    metrics = [f"{m}_{w}{e}" for w in ("reward", "return") for m, e in
+               (("coverage", ""), ("calibration_error", ""), ("calibration_error", "_tempered"))]  # fmt: skip
+    body = []
+    for kind in KINDS:
+        for case in ("seen", "everything"):
+            own = pick(rows, task=task, transition=kind, case=case, horizon=None)
+            body.append([kind, case, *(mean(pick(own, metric=metric)) for metric in metrics)])
+    head = [f"{what} {of}" for of in ("reward", "return") for what in ("coverage", "ECE", "ECE, temperature")]
+    return table(["transition", "data", *(h.replace("coverage", "coverage of 90%,") for h in head)], body)
+
+
+def drift(rows: Rows, task: str) -> str:
+    body = []
+    for kind in KINDS:
+        own = pick(rows, task=task, transition=kind, case="drift")
+        error = mean(pick(own, measure="error", metric="ratio"))
+        for measure in ("epistemic", "latent", "pixels"):
+            cells = [mean(pick(own, measure=measure, metric=m)) for m in ("ratio", "missed")]
+            if set(cells) != {"-"}:
+                body.append([kind, error, measure, *cells])
+    return table(["transition", "error, last over first step", "measure", "the same ratio", "bad dreams missed"], body)
+
+
+def promises(rows: Rows) -> str:
+    body = []
+    for task in dict.fromkeys(row["task"] for row in pick(rows, metric="gap")):
+        for kind in KINDS:
+            for who in ("planner", "actor"):
+                for seed in sorted(
+                    {row["seed"] for row in pick(rows, task=task, transition=kind, case=who, metric="gap")}
+                ):
+                    own = pick(rows, task=task, transition=kind, case=who, seed=seed)
+                    gaps = [pick(own, measure=m, metric="gap")[0]["value"] for m in ("plain", "cautious")]
+                    cells = [
+                        f"{pick(own, measure=m, metric=x)[0]['value']:.2f}"
+                        for m in ("plain", "cautious")
+                        for x in ("imagined", "real", "real_return")
+                    ]
+                    smaller = f"{100 * (1 - gaps[1] / gaps[0]):.0f}%" if gaps[0] > 0.5 else "no gap"
+                    body.append([task, kind, who, str(seed), *cells, smaller])
+    names = ["imagined", "real", "episode"]
+    head = [*(f"plain: {n}" for n in names), *(f"cautious: {n}" for n in names)]
+    return table(["task", "transition", "policy", "seed", *head, "gap smaller by"], body)
+
+
+def filling(rows: Rows) -> str:
+    own = pick(rows, metric="hole_filled")
+    last = max(row["horizon"] for row in own)
+    rounds = [r for r in (1, 2, 4, 6, 8, 12) if r <= last]
+    body = []
+    for kind in KINDS:
+        for who in dict.fromkeys(row["case"] for row in pick(own, transition=kind)):
+            for seed in sorted({row["seed"] for row in pick(own, transition=kind, case=who)}):
+                found = [pick(own, transition=kind, case=who, seed=seed, horizon=r)[0]["value"] for r in rounds]
+                body.append([kind, who.replace("_", " "), str(seed), *(f"{100 * x:.0f}%" for x in found)])
+    return table(["transition", "collector", "seed", *(f"round {r}" for r in rounds)], body)
+
+
+def curves(rows: Rows) -> None:
+    """docs/uncertainty.png: correlation by horizon, for each task."""
+    from matplotlib.figure import Figure
+
+    colours = dict(zip(KINDS, ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
+    tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
+    figure = Figure(figsize=(9, 3.6 * len(tasks)), layout="constrained")
+    axes = figure.subplots(len(tasks), 2, squeeze=False)
+    for line, task in zip(axes, tasks, strict=True):
+        for ax, error in zip(line, ("pixels", "reward"), strict=True):
+            for kind in KINDS:
+                measure = "entropy" if kind == "single" else "pixels"
+                points: dict[int, list[float]] = defaultdict(list)
+                wanted = {"task": task, "transition": kind, "measure": measure, "case": "everything"}
+                for row in pick(rows, **wanted, metric=f"rank_correlation_{error}"):
+                    if row["horizon"]:
+                        points[row["horizon"]].append(row["value"])
+                steps = sorted(points)
+                ax.plot(
+                    steps, [np.mean(points[s]) for s in steps], "o-", color=colours[kind], label=f"{kind}: {measure}"
+                )
+            ax.axhline(0, color="#cccccc", lw=1)
+            ax.set(
+                xlabel="steps dreamt",
+                ylabel="rank correlation",
+                title=f"{task}: doubt with true {error} error",
+                ylim=(-0.4, 1),
+            )
+    axes[0, 1].legend(fontsize=7, loc="lower right")
+    figure.savefig(DOCS / "uncertainty.png", dpi=110)
+
+
+def write(out: Path) -> None:
+    """Both files, and the picture."""
+    rows = gather(out)
+    DATA.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    curves(rows)
+    tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
+    parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
+    parts += ["![rank correlation of doubt and error by horizon](uncertainty.png)"]
+    for task in tasks:
+        parts += [f"## {task}: seen from unseen", "AUROC of one-step doubt, mean of the seeds.", unseen(rows, task)]
+        for error in ("pixels", "reward"):
+            parts += [
+                f"## {task}: doubt and true error, {error}",
+                "Rank correlation, open loop.",
+                correlation(rows, task, error),
+            ]
+        parts += [f"## {task}: intervals", intervals(rows, task), f"## {task}: the trap of drift", drift(rows, task)]
+    parts += [
+        "## The hole exploited",
+        promises(rows),
+        "## The hole filled",
+        "Share of its 100 cells seen.",
+        filling(rows),
+    ]
+    PAGE.write_text("\n\n".join(parts) + "\n")
