@@ -150,6 +150,13 @@ def test_swings_a_pendulum_up_and_gains_with_every_iteration() -> None:
     assert values[-1] == pytest.approx(8.2289, abs=1e-3) and values[0] < 0
 
 
+@pytest.mark.parametrize("regularisation, line_search", [(1e3, 8), (1e-6, 1)])
+def test_damping_finds_its_measure(regularisation: float, line_search: int) -> None:
+    planner = ILQR(30, 1.0, iterations=30, regularisation=regularisation, line_search=line_search, tolerance=0)
+    plan = planner.plan(Pendulum(), torch.tensor([[2.5, 0.0]], dtype=torch.float64), Pendulum.spec)
+    assert plan.value.item() == pytest.approx(8.2289, abs=1e-3)
+
+
 @pytest.mark.parametrize("size", [5, 40])
 def test_trust_continuation_and_uncertainty_are_differentiated(size: int) -> None:
     planner, dynamics = ILQR(6, 0.9, -0.3, Fade(2.0), iterations=60, tolerance=1e-13), Foggy(size)

@@ -61,8 +61,9 @@ def lqr(problem: Quadratic, low: Tensor | None = None, high: Tensor | None = Non
         k, free = box_qp(Quu, qu, low[:, t], high[:, t])
         K = solve_free(Quu, -Qux, free)
         s = s + (f * (v + 0.5 * times(V, f))).sum(-1) + (k * (qu + 0.5 * times(Quu, k))).sum(-1)
-        v = q[:, :size] + times(Qux.mT, k) + times(K.mT, qu + times(Quu, k))
-        V = Q[:, :size, :size] + Qux.mT @ K + K.mT @ (Qux + Quu @ K)
+        # the terms with K' (qu + Quu k) and K' (Qux + Quu K) are zero: K is for held actions, the rest for free ones
+        v = q[:, :size] + times(Qux.mT, k)
+        V = Q[:, :size, :size] + Qux.mT @ K
         V = (V + V.mT) / 2  # rounding would let it drift
         Ks.insert(0, K)
         ks.insert(0, k)

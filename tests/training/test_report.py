@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import files
+from worldmodel.control.planners.cem import CEM
+from worldmodel.errors import UserError
+from worldmodel.experience.replay import Replay
+from worldmodel.training import report
+from worldmodel.training.acting import ByPlanner
+from worldmodel.training.agent import Agent
+from worldmodel.training.cli import run
+from worldmodel.training.data import Experience
+from worldmodel.training.loading import load_run
+
+SHORT = ["--episodes", "4", "--horizon", "6", "--context", "2"]
+
+
+def test_the_command_writes_a_page_and_a_table(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(finished)
+    run(["report", "--run", str(finished), *SHORT])
+    after = files(finished)
+    page, numbers = after.pop("report.html").decode(), after.pop("calibration.json").decode()
+    (finished / "report.html").unlink()
+    assert after == before
+    assert f"wrote {finished}/report.html and {finished}/calibration.json\n" == capsys.readouterr().out
+
+    assert "http://" not in page and "https://" not in page
+    sources = re.findall(r'src="(.{22})', page)
+    assert len(sources) == 7 and set(sources) == {"data:image/png;base64,"}
+    for words in ("PointReach", "SharedTrunk, K = 3", "<td>best.ckpt</td>", "half by actor", "16, of which 8 to fit"):
+        assert words in page, words
+
+    rows = json.loads(numbers)
+    given = {(row["task"], row["transition"], row["seed"]) for row in rows}
+    assert given == {("worldmodel.experience.toy:PointReach", "SharedTrunk", 0)}
+    assert {row["metric"] for row in rows} >= {"error", "bias", "rank_correlation", "ece", "coverage", "auroc"}
+    assert max(row["horizon"] or 0 for row in rows) == 6
+
+    best = str(finished / "checkpoints" / "best.ckpt")
+    run(["report", "--run", str(finished), *SHORT, "--checkpoint", best, "--out", str(tmp_path / "new" / "again.html")])
+    assert (tmp_path / "new" / "again.html").read_text() == page
+    assert (finished / "calibration.json").read_text() == numbers
+    assert not (finished / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--run", "{run}/nothing"], "holds no run"),
+        (["--run", "{run}", "--checkpoint", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
+        (
+            ["--run", "{run}", "--episodes", "4", "--horizon", "29"],
+            "horizon 29 is longer than the data: with 5 records",
+        ),
+        (["--run", "{run}", "--episodes", "3"], "episodes is 3: it must be 4 or more"),
+        (["--run", "{run}", "--horizon", "0"], "horizon is 0: it must be 1 or more"),
+        (["--run", "{run}", "--horizon", "many"], "horizon: expected int, got many"),
+        (["--run", "{run}", "--horizn", "3"], "no option horizn: did you mean horizon?"),
+        ([], "required: run"),
+    ],
+)
+def test_mistakes(finished: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str) -> None:
+    before = files(finished)
+    with pytest.raises(SystemExit) as end:
+        run(["report", *(word.format(run=finished) for word in given)])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.startswith("worldmodel: ") and error.count("\n") == 1
+    assert files(finished) == before
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, wanted in (
+        (["--help"], "worldmodel report --run RUN"),
+        (["report", "--help"], "records that are dreamt"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(words)
+        assert end.value.code == 0 and wanted in capsys.readouterr().out
+
+
+def test_a_run_without_an_actor_is_driven_by_its_planner(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bare(*given: Any, **more: Any) -> tuple[Agent, Experience]:
+        agent, data = load_run(*given, **more)
+        agent.actor_critic = None
+        agent.collect_with = ByPlanner(CEM(horizon=2, candidates=4, elites=2, iterations=1))
+        return agent, data
+
+    monkeypatch.setattr(report, "load_run", bare)
+    (finished / "evaluations.jsonl").unlink()
+    report.main(["--run", str(finished), *SHORT])
+    page = (finished / "report.html").read_text()
+    assert "half by cem and half at random" in page
+    assert "has not been evaluated yet" in page
+
+
+def test_windows_do_not_overlap_and_keep_to_their_episode(tmp_path: Path) -> None:
+    replay = Replay(tmp_path, image_shape=(3, 4, 4), action_size=1)
+    for number, length in enumerate((7, 2, 6)):
+        records = np.zeros(length, replay.dtype)
+        records["is_first"][0] = True
+        records["reward"] = 10 * number + np.arange(length)
+        replay.add_episode(records)
+    found = report.windows(replay, 1, 2)
+    assert found.reward.tolist() == [[0, 1, 2], [3, 4, 5], [20, 21, 22], [23, 24, 25]]
+    assert found.episode.tolist() == [[0] * 3, [0] * 3, [2] * 3, [2] * 3]
+    assert found.is_first[:, 0].tolist() == [True, False, True, False] and not found.is_first[:, 1:].any()
+    assert found.image.shape == (4, 3, 3, 4, 4) and found.image.dtype == torch.uint8
+    with pytest.raises(
+        UserError, match=r"horizon 7 is longer than the data: .* takes 8, and the longest episode has 7"
+    ):
+        report.windows(replay, 1, 7)
