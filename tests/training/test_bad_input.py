@@ -19,7 +19,16 @@ from worldmodel.training.cli import run
 from worldmodel.training.run import load_checkpoint
 
 BROKEN = "tests.experience.broken"
+PLANNER = "--model.evaluate_with.init_args.planner"
+DISCRETE = ["--data.task", "worldmodel.experience.toy:DiscretePointReach"]
 WORLD, CONTROL = "--model.world_model.init_args", "--model.actor_critic.init_args"
+
+
+def policy(name: str) -> list[str]:
+    return ["--policy", str(CONFIGS / f"policy/{name}.yaml")]
+
+
+DRIVEN = policy("mppi")
 
 
 @pytest.fixture
@@ -66,6 +75,22 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Any:
         (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
         (["--data.task", f"{BROKEN}:NanState", "--data.pixels", "true"], "gave a observation that is not finite"),
         (["--ckpt_path", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
+        (["--policy", "no/such.yaml"], "there is no policy file no/such.yaml: configs/policy holds"),
+        (["--policy"], "--policy wants a file: configs/policy holds"),
+        (["--polcy", "no/such.yaml"], "no option polcy: did you mean policy"),
+        ([*DRIVEN, f"{PLANNER}", "worldmodel.control.planners.mppi.MPPII"], "mppi has no MPPII: did you mean MPPI?"),
+        ([*DRIVEN, f"{PLANNER}", "worldmodel.control.planners.mpi.MPPI"], "planners has no mpi: did you mean mppi?"),
+        ([*DRIVEN, f"{PLANNER}.init_args.horizn", "3"], "model.evaluate_with.planner has no option horizn"),
+        ([*DRIVEN, f"{PLANNER}.init_args.horizon", "many"], "model.evaluate_with.planner.horizon: expected int"),
+        ([*DRIVEN, f"{PLANNER}.init_args.horizon", "0"], "worldmodel: a planner's horizon must be at least 1, got 0"),
+        ([*DRIVEN, "--model.evaluate_with.init_args.every", "11"], "a plan of 10 steps cannot be made anew every 11"),
+        ([*policy("ilqr"), *DISCRETE], "ILQR plans continuous actions only"),
+        ([*policy("gradient"), *DISCRETE], "GradientPlanner plans continuous actions only"),
+        ([*policy("planet"), *policy("actor")], "this run has no actor: give model.evaluate_with"),
+        (
+            [*policy("planet"), "--model.weights", "{actor: 2}"],
+            "no loss is called actor: weights are of reconstruction,",
+        ),
     ],
 )
 def test_settings(tmp_path: Path, complaint: Any, given: list[str], message: str) -> None:
@@ -79,6 +104,7 @@ def test_settings(tmp_path: Path, complaint: Any, given: list[str], message: str
         ("dat: {batch: 3}", "no option dat.batch: did you mean data.batch?"),
         ("data: {batch: many}", "data.batch: expected int, got many"),
         ("model: {world_model: {init_args: {detr: 3}}}", "model.world_model has no option detr"),
+        ("policy: configs/policy/mppi.yaml", "policy is for the command line: in a file, set model.evaluate_with"),
         ("data: {batch: [3", "config"),
         ("- 3", "config"),
     ],
@@ -107,7 +133,12 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         run(["fit", "--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for option in ("--run RUN the run's folder", "--data.updates UPDATES updates in", "--console.every EVERY epochs"):
+    for option in (
+        "--run RUN the run's folder",
+        "--policy POLICY a config of who acts",
+        "--data.updates UPDATES updates in",
+        "--console.every EVERY epochs",
+    ):
         assert option in text
     with pytest.raises(SystemExit):
         run(["fit", "--model.world_model.help"])
@@ -151,6 +182,23 @@ def test_hostile_checkpoint(finished: Path, tmp_path: Path, complaint: Any, comm
 def test_checkpoint_of_another_program(finished: Path, complaint: Any) -> None:
     torch.save({"weights": torch.zeros(2)}, finished / "checkpoints" / "last.ckpt")
     assert "not one of ours" in complaint(["fit", "--run", str(finished)])
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_checkpoint_of_another_transition(finished: Path, tmp_path: Path, complaint: Any, command: str) -> None:
+    def fails(folder: str, *more: str) -> str:
+        checkpoint = ["--ckpt_path", str(finished / "checkpoints" / "last.ckpt")]
+        return complaint([command, *words(tmp_path / folder)[1:], *checkpoint, *more])
+
+    error = fails("larger", f"{WORLD}.transition.init_args.members", "5")
+    assert "does not fit the configuration: world_model.rssm.transition.heads.weight is (48, 16), not (80, 16)" in error
+    error = fails("another", f"{WORLD}.transition", "worldmodel.model.independent.IndependentEnsemble")
+    assert "is missing; world_model.rssm.transition.trunk.linear.weight is not in the configuration (" in error
+
+
+def test_another_policy_is_another_configuration(finished: Path, complaint: Any) -> None:
+    error = complaint(["fit", "--run", str(finished), *DRIVEN])
+    assert "another configuration (model.collect_with.class_path is None there" in error
 
 
 def test_run_of_another_configuration(finished: Path, complaint: Any) -> None:

@@ -10,12 +10,13 @@ import lightning as L
 import pytest
 import yaml
 
-from tests.training.conftest import CONFIGS, TINY
+from tests.training.conftest import CONFIGS, TINY, files
 from worldmodel.experience import suite
 from worldmodel.model.distributions import CategoricalLatents
 from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience
+from worldmodel.training.run import load_checkpoint
 
 BASE = CONFIGS / "base.yaml"
 SHORT = """
@@ -23,6 +24,21 @@ trainer: {accelerator: cpu, max_epochs: 1, check_val_every_n_epoch: 1}
 data: {prefill: 20, steps: 2, updates: 2, num_envs: 2, batch: 2, length: 6, workers: false}
 model: {evaluation_episodes: 1, actor_critic: {init_args: {starts: 8, horizon: 3}}}
 """
+NEAR = "model: {evaluate_with: &who {init_args: {every: 2, planner: {init_args: {horizon: 2}}}}, collect_with: *who}"
+DRIVERS = {  # the files of configs/policy, and what their evaluations are recorded under
+    "actor": "actor",
+    "cem": "cem+actor+value",
+    "gradient": "gradient+actor+value",
+    "icem": "icem+actor+value",
+    "ilqr": "ilqr+actor+value",
+    "imitate": "actor",
+    "mppi": "mppi+actor+value",
+    "planet": "cem",
+    "policy_gradient": "actor",
+    "random": "random",
+    "random_shooting": "random_shooting+actor+value",
+    "through_model": "actor",
+}
 GAUSSIAN = """
 model: {world_model: {init_args: {latents: {
   class_path: worldmodel.model.distributions.GaussianLatents, init_args: {size: 8}}}}}
@@ -131,10 +147,50 @@ def test_kinds_train(tmp_path: Path, task: str, policy: str, latents: str) -> No
     check(tmp_path / "run")
 
 
-def check(folder: Path) -> None:
+def test_every_policy_is_expected() -> None:
+    assert {path.stem for path in shipped("policy")} == set(DRIVERS)
+
+
+@pytest.mark.parametrize("name", sorted(set(DRIVERS) - {"policy_gradient", "through_model"}))  # of which see above
+def test_policies_train(tmp_path: Path, name: str) -> None:
+    fit(tmp_path, [BASE, TINY, written(tmp_path, "short", SHORT), *policy(tmp_path, CONFIGS / f"policy/{name}.yaml")])
+    check(tmp_path / "run", DRIVERS[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(DRIVERS) - {"imitate", "planet", "policy_gradient", "through_model"}))
+def test_any_checkpoint_is_driven_by_any_policy(finished: Path, tmp_path: Path, name: str) -> None:
+    before = files(finished)
+    given = [word for path in policy(tmp_path, CONFIGS / f"policy/{name}.yaml") for word in ("--policy", str(path))]
+    run(["validate", "--run", str(finished), *given, "--model.evaluation_episodes", "1"])
+    *rows, row = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
+    assert row["policy"] == DRIVERS[name] and len(row["returns"]) == 1
+    assert [row["policy"] for row in rows] == ["actor", "actor"]
+    after = files(finished)
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {"evaluations.jsonl", f"videos/episode_{row['updates']:07d}_{row['policy']}.mp4"}
+
+
+def test_a_run_goes_on_as_before_after_other_policies_were_tried(finished: Path) -> None:
+    run(["validate", "--run", str(finished), f"--policy={CONFIGS / 'policy/random.yaml'}"])
+    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    rows = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
+    assert sorted((row["updates"], row["policy"]) for row in rows if row["policy"] == "actor") == [
+        (8, "actor"), (16, "actor"), (24, "actor"),
+    ]  # fmt: skip
+    assert [row["policy"] for row in rows].count("random") == 1
+    best = load_checkpoint(finished / "checkpoints/last.ckpt")["callbacks"]["Checkpoints"]["best"]
+    assert best == max(row["return_mean"] for row in rows if row["policy"] == "actor")
+
+
+def policy(folder: Path, path: Path) -> list[Path]:
+    """A policy's file, and what makes it quick."""
+    return [path, written(folder, "near", NEAR)] if "ByPlanner" in path.read_text() else [path]
+
+
+def check(folder: Path, driver: str = "actor") -> None:
     """All of a run is there."""
     (row,) = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
-    assert row["updates"] == 2 and len(row["returns"]) == 1 and row["frames"] > 0
+    assert row["updates"] == 2 and len(row["returns"]) == 1 and row["frames"] > 0 and row["policy"] == driver
     for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         assert (folder / name).stat().st_size > 0
     for name in ("episode_0000002.mp4", "open_loop_0000002.png", "open_loop_0000002.mp4"):

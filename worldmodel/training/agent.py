@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import lightning as L
@@ -12,24 +12,22 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from worldmodel.control.actor_critic import ActorCritic
-from worldmodel.control.policies import ActorPolicy
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import run_episodes
+from worldmodel.experience.collector import Policy, run_episodes
 from worldmodel.model.world_model import WorldModel
+from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.randomness import own_randomness
 from worldmodel.types import ActionSpec, SequenceBatch
 
-WEIGHTS = {
+WORLD_WEIGHTS = {
     "reconstruction": 1.0,
     "reward": 1.0,
     "cont": 1.0,
     "dynamics": 1.0,
     "representation": 0.1,
     "complexity": 1.0,
-    "actor": 1.0,
-    "critic": 1.0,
-    "replay_critic": 0.3,
 }
+CONTROL_WEIGHTS = {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3}
 
 
 class Evaluation(NamedTuple):
@@ -40,12 +38,12 @@ class Evaluation(NamedTuple):
 
 
 class Agent(L.LightningModule):
-    """World model, actor and critic, trained together.
+    """World model, actor and critic, trained together; or a world model alone, that a planner acts in.
 
     Args:
         action: what an action is; taken from the task.
         world_model: builds the world model from the action size.
-        actor_critic: builds actor and critic from the action and the feature size.
+        actor_critic: builds actor and critic from the action and the feature size; null for none.
         weights: weight of each loss by name; those not named keep their default. Their sum is differentiated once.
         learning_rate: of the world model.
         actor_learning_rate: of the actor.
@@ -57,13 +55,15 @@ class Agent(L.LightningModule):
         compile: compile the losses (minutes at the start; worth it on a GPU).
         patience: losses in a row that may be not finite, each skipped and counted, before training stops.
         evaluation_episodes: episodes in an evaluation.
+        collect_with: who acts in collection; the actor if null.
+        evaluate_with: who acts in an evaluation; the actor if null.
     """
 
     def __init__(
         self,
         action: ActionSpec,
         world_model: Callable[[int], WorldModel],
-        actor_critic: Callable[[ActionSpec, int], ActorCritic],
+        actor_critic: Callable[[ActionSpec, int], ActorCritic] | None,
         weights: dict[str, float] | None = None,
         learning_rate: float = 4e-4,
         actor_learning_rate: float = 1e-4,
@@ -75,20 +75,28 @@ class Agent(L.LightningModule):
         compile: bool = False,
         patience: int = 5,
         evaluation_episodes: int = 10,
+        collect_with: Acting | None = None,
+        evaluate_with: Acting | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.action = action
         self.world_model = world_model(action.size)
-        self.actor_critic = actor_critic(action, self.world_model.feature_size)
-        if unknown := set(weights or {}) - set(WEIGHTS):
-            raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(WEIGHTS)}")
-        self.weights = WEIGHTS | (weights or {})
-        self.rates = (learning_rate, actor_learning_rate, critic_learning_rate)
-        self.adam_epsilon, self.clip, self.patience = adam_epsilon, clip, patience
+        feature_size = self.world_model.feature_size
+        self.actor_critic = None if actor_critic is None else actor_critic(action, feature_size)
+        known = WORLD_WEIGHTS | ({} if self.actor_critic is None else CONTROL_WEIGHTS)
+        if unknown := set(weights or {}) - set(known):
+            raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
+        self.weights = known | (weights or {})
+        count = len(self.parts)  # the world model comes first
+        self.rates = (learning_rate, actor_learning_rate, critic_learning_rate)[:count]
+        self.adam_epsilon, self.clip, self.patience = adam_epsilon, clip[:count], patience
         self.warmup, self.decay = warmup, decay
         self._losses = torch.compile(self.losses) if compile else self.losses
         self.evaluation_episodes = evaluation_episodes
+        self.collect_with, self.evaluate_with = collect_with or ByActor(), evaluate_with or ByActor()
+        for acting in (self.collect_with, self.evaluate_with):
+            acting.check(self.world_model, self.actor_critic, action)
         self.evaluation: Evaluation | None = None
         self.last_return: float | None = None
         self._loaded_updates = 0
@@ -101,21 +109,31 @@ class Agent(L.LightningModule):
         """Gradient steps taken, in all; when validating, those of the checkpoint."""
         return self.global_step or self._loaded_updates
 
-    def policy(self, explore: bool) -> ActorPolicy:
-        """The actor, to collect with (``explore``) or to evaluate."""
-        return ActorPolicy(self.world_model, self.actor_critic.actor, self.action.size, explore)
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What has a learning rate and a limit of the gradient of its own."""
+        parts: dict[str, nn.Module] = {"world_model": self.world_model}
+        if self.actor_critic is not None:
+            parts |= {"actor": self.actor_critic.actor, "critic": self.actor_critic.critic}
+        return parts
+
+    def policy(self, explore: bool) -> Policy:
+        """Who acts, to collect with (``explore``) or to evaluate."""
+        acting = self.collect_with if explore else self.evaluate_with
+        return acting.policy(self.world_model, self.actor_critic, self.action, explore)
 
     def losses(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The joint loss () and metrics, from real sequences (B, T)."""
         losses, state, metrics = self.world_model.loss(batch)
-        imagined, more = self.actor_critic.loss(self.world_model, state, batch)
-        losses |= imagined
+        if self.actor_critic is not None:
+            imagined, more = self.actor_critic.loss(self.world_model, state, batch)
+            losses, metrics = losses | imagined, metrics | more
         if losses.keys() != self.weights.keys():
             raise AssertionError(f"losses {sorted(losses)} do not match weights {sorted(self.weights)}")
         means = {name: loss.mean() for name, loss in losses.items()}
         total = torch.stack([self.weights[name] * loss for name, loss in means.items()]).sum()
         detached = {f"loss/{name}": loss.detach() for name, loss in means.items()}
-        return total, detached | metrics | more | {"loss/total": total.detach()}
+        return total, detached | metrics | {"loss/total": total.detach()}
 
     def training_step(self, batch: SequenceBatch, index: int) -> None:
         optimizer = cast(LightningOptimizer, self.optimizers())
@@ -130,9 +148,9 @@ class Agent(L.LightningModule):
             self.skipped_in_a_row = 0
             self._schedule(optimizer)
             optimizer.step()
-            self.actor_critic.critic.follow()
-            names = ("world_model", "actor", "critic")
-            self._accumulate(metrics | {f"gradient/{n}": x for n, x in zip(names, norms, strict=True)})
+            if self.actor_critic is not None:
+                self.actor_critic.critic.follow()
+            self._accumulate(metrics | {f"gradient/{n}": x for n, x in zip(self.parts, norms, strict=True)})
         else:
             self._skip()
         optimizer.zero_grad()
@@ -172,7 +190,8 @@ class Agent(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         world = self.trainer.world_size
         episodes = max(1, self.evaluation_episodes // world)
-        with own_randomness(self.trainer.global_rank):
+        # Lightning's inference mode would keep planners from taking gradients
+        with own_randomness(self.trainer.global_rank), torch.inference_mode(False), torch.no_grad():
             environments = data.evaluation_environments()
             found = run_episodes(environments, self.policy(explore=False), episodes, record_video=True)
         returns = torch.tensor([episode.return_ for episode in found], device=self.device)
@@ -181,12 +200,34 @@ class Agent(L.LightningModule):
         self.log("eval/return", self.last_return, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        parts = (self.world_model, self.actor_critic.actor, self.actor_critic.critic)
         groups = [
             {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
-            for part, rate in zip(parts, self.rates, strict=True)
+            for part, rate in zip(self.parts.values(), self.rates, strict=True)
         ]
         return torch.optim.Adam(groups, eps=self.adam_epsilon, fused=True)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of torch.
+
+        Raises:
+            UserError: the weights are of another configuration; names the first that does not fit.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as cause:
+            text, own = str(cause), self.state_dict()
+            missing = [f"{name} is missing" for name in own if f'"{name}"' in text]
+            extra = [f"{name} is not in the configuration" for name in state_dict if f'"{name}"' in text]
+            shapes = [
+                f"{name} is {tuple(state_dict[name].shape)}, not {tuple(own[name].shape)}"
+                for name in own
+                if f"for {name}:" in text
+            ]
+            wrong = [kind[0] for kind in (missing, extra, shapes) if kind] or [" ".join(text.split())[:200]]
+            count = len(missing) + len(extra) + len(shapes)
+            raise UserError(
+                f"the checkpoint does not fit the configuration: {'; '.join(wrong)} ({count} differ in all)"
+            ) from cause
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["agent"] = {

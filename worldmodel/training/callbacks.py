@@ -101,11 +101,12 @@ class Record(Callback):
             return
         returns = torch.tensor(agent.evaluation.returns)
         training = trainer.state.fn == "fit"
+        policy = agent.evaluate_with.name(agent.actor_critic)
         row = {
             "frames": data.frames * trainer.world_size,
             "updates": agent.updates,
             "seconds": round(self.clock.seconds(), 1),
-            "policy": "actor",
+            "policy": policy,
             "returns": [round(x, 3) for x in agent.evaluation.returns],
             "return_mean": round(float(returns.mean()), 3),
             "return_std": round(float(returns.std(unbiased=False)), 3),
@@ -113,7 +114,9 @@ class Record(Callback):
         self.folder.add_evaluation(row)
         name = f"{agent.updates:07d}"
         if agent.evaluation.video is not None:
-            write_mp4(self.folder.videos / f"episode_{name}.mp4", agent.evaluation.video, fps=25)
+            # a run is driven by one policy as it trains, and by any when it is validated
+            video = f"episode_{name}.mp4" if training else f"episode_{name}_{policy}.mp4"
+            write_mp4(self.folder.videos / video, agent.evaluation.video, fps=25)
         if training:
             with own_randomness(0):
                 self._strips(agent, data, name)

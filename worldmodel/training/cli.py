@@ -1,9 +1,10 @@
-"""``worldmodel fit`` and ``worldmodel validate``, on LightningCLI."""
+"""``worldmodel fit`` and ``worldmodel validate``, on LightningCLI; ``worldmodel report`` beside them."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from datetime import datetime
@@ -30,10 +31,11 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str | None, default=None, help="the run's folder; resumes what it holds")
+        text = "a config of who acts, such as configs/policy/mppi.yaml: like --config, but leaves --run its own"
+        parser.add_argument("--policy", type=str | None, default=None, help=text)
         parser.add_lightning_class_args(Console, "console")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.link_arguments("data.action", "model.action", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        link(parser)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -45,6 +47,8 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.policy:
+            raise UserError("policy is for the command line: in a file, set model.evaluate_with and model.collect_with")
         if not config.run and not launched_rank():
             os.environ[_FOLDER] = f"runs/{config.data.task}-{datetime.now():%Y%m%d-%H%M%S}"
         self.folder = RunFolder(config.run or os.environ.get(_FOLDER, "runs/unnamed"))
@@ -59,8 +63,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as cause:  # a constructor's word on its arguments
-            raise UserError(" ".join(str(cause).split())) from cause
+        except ValueError as cause:
+            raise UserError(reason(cause)) from cause
         self.datamodule.directory = self.folder.path
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -76,8 +80,41 @@ class CLI(LightningCLI):
         return trainer
 
 
+def link(parser: LightningArgumentParser) -> None:
+    """What the model takes from the data, and the data from the seed."""
+    parser.link_arguments("data.action", "model.action", apply_on="instantiate")
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+
+def reason(cause: ValueError) -> str:
+    """A constructor's word on its arguments, out of jsonargparse's list of what else could have been there."""
+    text = str(cause)
+    words = [x for x in re.findall(r"^\s*- (.+)$", text, re.MULTILINE) if not x.startswith(("Expected", "Does not"))]
+    return " ".join((words[0] if "Union subtypes" in text and words else text).split())
+
+
 def arguments(given: list[str]) -> list[str]:
-    """A run folder alone means the configuration that it holds."""
+    """A run folder alone means the configuration that it holds; a policy is a configuration that follows it."""
+    return _with_policies(_with_run(given))
+
+
+def _with_policies(given: list[str]) -> list[str]:
+    words: list[str] = []
+    rest = iter(given)
+    for word in rest:
+        flag, equals, path = word.partition("=")
+        if flag != "--policy":
+            words.append(word)
+            continue
+        path = path if equals else next(rest, "")
+        if not Path(path).is_file():
+            lacking = f"there is no policy file {path}" if path else "--policy wants a file"
+            raise UserError(f"{lacking}: configs/policy holds those that are shipped")
+        words += ["--config", path]
+    return words
+
+
+def _with_run(given: list[str]) -> list[str]:
     own = any(word in ("-h", "--help", "-c", "--config") or word.startswith("--config=") for word in given)
     if given[:1] not in (["fit"], ["validate"]) or own or any(word.endswith(".help") for word in given):
         return given
@@ -103,15 +140,21 @@ def quiet() -> None:
 def run(given: list[str] | None = None) -> None:
     """Run a command line; exit with 2 and one line when the person at the keyboard can mend it."""
     quiet()
+    words = sys.argv[1:] if given is None else given
     try:
+        if words[:1] == ["report"]:
+            from worldmodel.training import report  # which imports this module
+
+            return report.main(words[1:])
         CLI(
             Agent,
             Experience,
-            args=arguments(sys.argv[1:] if given is None else given),
+            args=arguments(words),
             save_config_callback=None,
             parser_class=Parser,
             auto_configure_optimizers=False,
             seed_everything_default=0,
+            parser_kwargs={"epilog": "worldmodel report --run RUN tells how far a run's doubts can be trusted"},
         )
     except UserError as error:
         print(f"worldmodel: {error}", file=sys.stderr)

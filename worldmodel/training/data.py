@@ -126,13 +126,7 @@ class Experience(L.LightningDataModule):
         if self.directory is None or self.trainer is None:
             raise RuntimeError("set directory, the run folder, before fitting")
         rank = self.trainer.global_rank
-        self._replay = Replay(
-            self.directory / "replay" / f"rank_{rank}",
-            image_shape=self.environments.image_shape,
-            action_size=self.action.size,
-            capacity=self.capacity,
-            seed=self.seed + _RANK * rank,
-        )
+        self._replay = open_replay(self.directory, self, rank)
         self._collector = Collector(self.environments, self._replay)
 
     def fill(self) -> None:
@@ -198,3 +192,18 @@ class Experience(L.LightningDataModule):
         if self.evaluation is not None:
             self.evaluation.close()
             self.evaluation = None
+
+
+def open_replay(folder: Path | str, data: Experience, rank: int = 0) -> Replay:
+    """The episodes of a run folder that were collected on ``rank``, as ``data`` describes them. Deletes none.
+
+    Raises:
+        UserError: they are of another image or action shape.
+    """
+    return Replay(
+        Path(folder) / "replay" / f"rank_{rank}",
+        image_shape=data.environments.image_shape,
+        action_size=data.action.size,
+        capacity=data.capacity,
+        seed=data.seed + _RANK * rank,
+    )

@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from worldmodel.errors import UserError
 
 # settings that a resumed run may change: how long, how it is watched, which checkpoint format nothing depends on
-FREE = ("trainer.max_epochs", "trainer.max_time", "trainer.logger", "trainer.callbacks", "console", "run", "ckpt_path")
+FREE = ("trainer.max_epochs", "trainer.max_time", "trainer.logger", "trainer.callbacks", "console")
+COMMAND = ("run", "policy", "ckpt_path")  # of a command, not of the run
 
 
 def launched_rank() -> int:
@@ -97,7 +98,7 @@ class RunFolder:
         """
         if self.config.exists():
             old, new = _flat(yaml.safe_load(self.config.read_text()) or {}), _flat(config)
-            keys = sorted(key for key in old.keys() | new.keys() if not key.startswith(FREE))
+            keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
             different = [key for key in keys if old.get(key) != new.get(key)]
             if different:
                 key = different[0]
@@ -108,7 +109,7 @@ class RunFolder:
                 )
         if launched_rank():
             return
-        text = yaml.safe_dump({k: v for k, v in config.items() if k not in ("run", "ckpt_path")}, sort_keys=False)
+        text = yaml.safe_dump({k: v for k, v in config.items() if k not in COMMAND}, sort_keys=False)
         write_atomically(self.config, lambda temporary: _write(temporary, text))
 
     def add_evaluation(self, row: dict[str, Any]) -> None:

@@ -1,0 +1,120 @@
+"""Who acts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests import tiny
+from tests.training.conftest import CONFIGS, words
+from worldmodel.control.actor_critic import ActorCritic, ThroughModel
+from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.planners import CEM, MPPI, GradientPlanner, Planner, RandomShooting
+from worldmodel.control.planners.ilqr import ILQR
+from worldmodel.control.policies import ActorPolicy
+from worldmodel.errors import UserError
+from worldmodel.experience.collector import RandomPolicy
+from worldmodel.model.transitions import Mixture
+from worldmodel.training.acting import AtRandom, ByActor, ByPlanner
+from worldmodel.training.agent import Agent
+from worldmodel.training.cli import run
+from worldmodel.training.run import load_checkpoint
+from worldmodel.types import ActionSpec
+
+SPEC = ActionSpec(tiny.ACTION, False)
+
+
+def control(action: ActionSpec, feature_size: int) -> ActorCritic:
+    return ActorCritic(action, feature_size, ThroughModel(), Mixture(), width=16, starts=8, horizon=3)
+
+
+def agent(**settings: object) -> Agent:
+    return Agent(SPEC, lambda size: tiny.world_model(), **{"actor_critic": control, **settings})
+
+
+@pytest.mark.parametrize(
+    ("planner", "name"),
+    [
+        (RandomShooting(3), "random_shooting"),
+        (CEM(3), "cem"),
+        (MPPI(3), "mppi"),
+        (GradientPlanner(3), "gradient"),
+        (ILQR(3), "ilqr"),
+    ],
+)
+def test_names_say_what_was_made_use_of(planner: Planner, name: str) -> None:
+    made = control(SPEC, 32)
+    assert ByPlanner(planner).name(made) == f"{name}+actor+value"
+    assert ByPlanner(planner, proposals=0).name(made) == f"{name}+value"
+    assert ByPlanner(planner, value=False).name(made) == f"{name}+actor"
+    assert ByPlanner(planner).name(None) == name  # there is nothing to make use of
+    assert ByPlanner(planner, label="mine").name(None) == "mine"
+
+
+def test_who_collects_and_who_is_evaluated() -> None:
+    usual = agent()
+    assert isinstance(usual.policy(explore=True), ActorPolicy) and isinstance(usual.policy(explore=False), ActorPolicy)
+    mixed = agent(collect_with=AtRandom(), evaluate_with=ByPlanner(CEM(3), noise=0.2, every=2, keep=1))
+    assert isinstance(mixed.policy(explore=True), RandomPolicy)
+    policy = mixed.policy(explore=False)
+    assert isinstance(policy, PlannerPolicy) and not policy.explore
+    assert (policy.noise, policy.every, policy.keep) == (0.2, 2, 1)
+    assert policy.actor is mixed.actor_critic.actor and policy.critic is mixed.actor_critic.critic
+
+
+def test_a_check_draws_nothing() -> None:
+    model = tiny.world_model()
+    made = control(SPEC, model.feature_size)
+    before = torch.get_rng_state()
+    ByPlanner(CEM(3)).check(model, made, SPEC)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_an_actor_a_planner_has_to_act() -> None:
+    with pytest.raises(UserError, match=r"this run has no actor: give model\.evaluate_with"):
+        agent(actor_critic=None)
+    by_planner = ByPlanner(CEM(3))
+    with pytest.raises(UserError, match="this run has no actor"):
+        agent(actor_critic=None, collect_with=by_planner, evaluate_with=ByActor())
+    alone = agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner)
+    policy = alone.policy(explore=True)
+    assert isinstance(policy, PlannerPolicy) and policy.actor is None and policy.critic is None
+
+
+def test_without_an_actor_the_world_model_s_losses_are_all() -> None:
+    by_planner = ByPlanner(CEM(3))
+    alone = agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner, weights={"reward": 2.0})
+    total, metrics = alone.losses(tiny.batch())
+    names = {name.removeprefix("loss/") for name in metrics if name.startswith("loss/")}
+    assert names == {*alone.weights, "total"} and "complexity" in names and "actor" not in names
+    expected = sum(weight * metrics[f"loss/{name}"] for name, weight in alone.weights.items())
+    torch.testing.assert_close(total.detach(), expected)
+    assert len(alone.configure_optimizers().param_groups) == len(alone.clip) == len(alone.rates) == 1
+    assert len(agent().configure_optimizers().param_groups) == 3
+    with pytest.raises(UserError, match="no loss is called critic"):
+        agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner, weights={"critic": 2.0})
+
+
+def test_planners_see_the_gradient_in_lightning_s_inference_mode_and_in_bf16(finished: Path, tmp_path: Path) -> None:
+    near = {"init_args": {"planner": {"init_args": {"horizon": 2}}}}
+    (tmp_path / "near.yaml").write_text(yaml.safe_dump({"model": {"evaluate_with": near}}))
+    for name in ("gradient", "mppi"):
+        given = ["--policy", f"{CONFIGS}/policy/{name}.yaml", "--policy", str(tmp_path / "near.yaml")]
+        run(["validate", "--run", str(finished), *given, "--trainer.precision", "bf16-mixed"])
+    rows = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["policy"] for row in rows[-2:]] == ["gradient+actor+value", "mppi+actor+value"]
+    assert all(len(row["returns"]) == 2 for row in rows)
+
+
+def test_a_run_without_an_actor_is_resumed(tmp_path: Path) -> None:
+    given = ["--policy", f"{CONFIGS}/policy/planet.yaml", "--trainer.check_val_every_n_epoch", "9"]
+    near = ["--model.collect_with.init_args.planner.init_args.horizon", "2"]
+    run(words(tmp_path, *given, *near, "--trainer.max_epochs", "1"))
+    run(["fit", "--run", str(tmp_path), "--trainer.max_epochs", "2"])
+    checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
+    assert checkpoint["global_step"] == 8 and not any("actor" in name for name in checkpoint["state_dict"])
+    assert len(checkpoint["optimizer_states"][0]["param_groups"]) == 1
