@@ -21,6 +21,7 @@ DATA, PAGE, NOTES = DOCS / "planners.json", DOCS / "planners.md", DOCS / "planne
 CONFIGS = Path(__file__).parent.parent / "configs" / "policy"
 PLANNERS = ("random_shooting", "cem", "icem", "mppi", "gradient", "ilqr")
 EPISODES, DECISIONS = 10, 40
+CORES = len(os.sched_getaffinity(0))  # asked before threads are bound
 
 
 def drivers() -> Iterator[Any]:
@@ -98,7 +99,7 @@ def measure(run: Path, command: str) -> list[dict[str, Any]]:
         row = {"task": data.task, "policy": name, "seed": data.seed, "updates": agent.updates}
         row |= {"return_mean": round(float(np.mean(returns)), 1), "return_std": round(float(np.std(returns)), 1)}
         row |= {"ms_per_decision": round(milliseconds, 2), "model_evaluations": evaluations, "episodes": EPISODES}
-        row |= {"cores": len(os.sched_getaffinity(0)), "command": command}
+        row |= {"cores": CORES, "command": command}
         print(json.dumps(row), flush=True)
         rows.append(row)
     data.close()

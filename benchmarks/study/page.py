@@ -94,6 +94,17 @@ def drift(rows: Rows, task: str) -> str:
     return table(["transition", "error, last over first step", "measure", "the same ratio", "bad dreams missed"], body)
 
 
+def bias(rows: Rows) -> str:
+    body = []
+    for task in dict.fromkeys(row["task"] for row in pick(rows, metric="imagined_minus_real_return")):
+        for kind in KINDS:
+            own = pick(rows, task=task, transition=kind, metric="imagined_minus_real_return")
+            body.append(
+                [task, kind, *(mean(pick(own, case=c, horizon=h)) for c in ("seen", "everything") for h in (1, 5, 15))]
+            )
+    return table(["task", "transition", *(f"{c}, {h} steps" for c in ("seen", "everything") for h in (1, 5, 15))], body)
+
+
 def promises(rows: Rows) -> str:
     body = []
     for task in dict.fromkeys(row["task"] for row in pick(rows, metric="gap")):
@@ -140,7 +151,7 @@ def curves(rows: Rows) -> None:
     for line, task in zip(axes, tasks, strict=True):
         for ax, error in zip(line, ("pixels", "reward"), strict=True):
             for kind in KINDS:
-                measure = "entropy" if kind == "single" else "pixels"
+                measure = "entropy" if kind == "single" else error
                 points: dict[int, list[float]] = defaultdict(list)
                 wanted = {"task": task, "transition": kind, "measure": measure, "case": "everything"}
                 for row in pick(rows, **wanted, metric=f"rank_correlation_{error}"):
@@ -157,7 +168,7 @@ def curves(rows: Rows) -> None:
                 title=f"{task}: doubt with true {error} error",
                 ylim=(-0.4, 1),
             )
-    axes[0, 1].legend(fontsize=7, loc="lower right")
+    axes[-1, 1].legend(fontsize=7, loc="lower right")
     figure.savefig(DOCS / "uncertainty.png", dpi=110)
 
 
