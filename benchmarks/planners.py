@@ -2,7 +2,8 @@
 
 For each run: at random, the actor, and each shipped planner alone and with the actor's proposals and critic's value.
 Returns are of the same ten episodes. A decision is timed for one environment, on as many cores as the process may use.
-Adds to ``docs/planners.json``, and writes ``docs/planners.md`` from it; ``--page`` does only that.
+Adds to ``docs/planners.json``, and writes ``docs/planners.md`` from it; ``--page`` does only
+that, and ``--time`` measures the milliseconds anew.
 """
 
 from __future__ import annotations
@@ -106,6 +107,20 @@ def measure(run: Path, command: str) -> list[dict[str, Any]]:
     return rows
 
 
+def timed_again(run: Path, rows: list[dict[str, Any]]) -> None:
+    """Put new prices into the rows of a run, whose returns stay."""
+    from worldmodel.training.loading import load_run
+
+    agent, data = load_run(run, environments=1)
+    own = {row["policy"]: row for row in rows if (row["task"], row["seed"]) == (data.task, data.seed)}
+    for acting in drivers():
+        row = own[acting.name(agent.actor_critic)]
+        milliseconds, row["model_evaluations"] = price(agent, acting, data.evaluation_environments())
+        row["ms_per_decision"] = round(milliseconds, 2)
+        print(row["policy"], row["ms_per_decision"], flush=True)
+    data.close()
+
+
 def page(rows: list[dict[str, Any]]) -> None:
     """The page, from all rows."""
     lines = [NOTES.read_text().strip()] if NOTES.exists() else ["# Planners"]
@@ -119,10 +134,15 @@ def page(rows: list[dict[str, Any]]) -> None:
     PAGE.write_text("\n".join(lines) + "\n")
 
 
+def save(rows: list[dict[str, Any]]) -> None:
+    DATA.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--time", action="store_true", help="only time the decisions again")
     given = parser.parse_args()
     rows = json.loads(DATA.read_text()) if DATA.exists() else []
     if not given.page:
@@ -130,9 +150,13 @@ def main() -> None:
 
         tune_for_cpu()
         for run in given.runs:
+            if given.time:
+                timed_again(run, rows)
+                continue
             new = measure(run, f"python -m benchmarks.planners runs/{run.name}")
             rows = [row for row in rows if (row["task"], row["seed"]) != (new[0]["task"], new[0]["seed"])] + new
-            DATA.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+            save(rows)
+    save(rows)
     page(rows)
     best = {row["task"]: row["policy"] for row in sorted(rows, key=lambda row: row["return_mean"])}
     print(json.dumps({"best": best}))

@@ -16,18 +16,14 @@ from worldmodel.training.run import load_checkpoint
 
 COLLECT = "--model.collect_with.init_args"
 PLANNER = [
-    "--policy",
-    f"{CONFIGS}/policy/icem.yaml",
-    f"{COLLECT}.every",
-    "2",
-    f"{COLLECT}.planner.init_args.horizon",
-    "4",
+    *["--policy", f"{CONFIGS}/policy/icem.yaml", f"{COLLECT}.every", "2", f"{COLLECT}.planner.init_args.horizon", "4"],
+    *["--model.evaluate_with", "worldmodel.training.acting.AtRandom"],
 ]
 PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--data.prefill", "40"]
 TASKS = {
     "toy": ["--trainer.max_epochs", "12"],
     "discrete": ["--trainer.max_epochs", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
-    "planner": ["--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "6", *PLANNER],
+    "planner": ["--trainer.max_epochs", "4", *PLANNER],
     "cartpole": ["--trainer.max_epochs", "6", *PHYSICS],
 }
 

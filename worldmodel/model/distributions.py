@@ -146,16 +146,21 @@ class GaussianLatents(Latents):
     def uncertainty(self, members: Tensor) -> Uncertainty:
         mean, std = self.moments(members)  # (K, *B, Z)
         aleatoric = (std**2).mean(0).mean(-1)
-        epistemic = mean.var(0, unbiased=False).mean(-1)
+        epistemic = _variance(mean).mean(-1)
         return Uncertainty(aleatoric + epistemic, aleatoric, epistemic)
 
     def mixture(self, members: Tensor) -> Tensor:
         if len(members) == 1:
             return members[0]
         mean, std = self.moments(members)
-        matched = ((std**2).mean(0) + mean.var(0, unbiased=False)).sqrt()
+        matched = ((std**2).mean(0) + _variance(mean)).sqrt()
         raw = torch.expm1((matched - self.min_std).clamp_min(1e-6)).log()  # inverse of softplus
         return torch.cat([mean.mean(0), raw], -1)
+
+
+def _variance(members: Tensor) -> Tensor:
+    """Over the first dimension; ``var`` itself is many times slower there."""
+    return (members - members.mean(0)).square().mean(0)
 
 
 def symlog(x: Tensor) -> Tensor:
