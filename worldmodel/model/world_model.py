@@ -147,7 +147,7 @@ class WorldModel(nn.Module):
         losses["complexity"] = torch.zeros_like(dynamics) if complexity is None else complexity.expand_as(dynamics)
         with torch.no_grad():
             doubt = self.latents.uncertainty(filtered.prior.detach())
-            self._note(doubt.epistemic.mean())
+            self._note(doubt.epistemic.float().mean())
             metrics = {"kl": kl.mean(), "epistemic": doubt.epistemic.mean(), "aleatoric": doubt.aleatoric.mean()}
             metrics["posterior_entropy"] = self.latents.entropy(filtered.state.params.detach()).mean()
         return losses, filtered.state, metrics
