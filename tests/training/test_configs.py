@@ -27,6 +27,8 @@ model: {evaluation_episodes: 1, actor_critic: {init_args: {starts: 8, horizon: 3
 NEAR = "model: {evaluate_with: &who {init_args: {every: 2, planner: {init_args: {horizon: 2}}}}, collect_with: *who}"
 DRIVERS = {  # the files of configs/policy, and what their evaluations are recorded under
     "actor": "actor",
+    "cautious": "actor",
+    "curious": "actor",
     "cem": "cem+actor+value",
     "gradient": "gradient+actor+value",
     "icem": "icem+actor+value",
@@ -157,7 +159,9 @@ def test_policies_train(tmp_path: Path, name: str) -> None:
     check(tmp_path / "run", DRIVERS[name])
 
 
-@pytest.mark.parametrize("name", sorted(set(DRIVERS) - {"imitate", "planet", "policy_gradient", "through_model"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(DRIVERS) - {"curious", "imitate", "planet", "policy_gradient", "through_model"})
+)
 def test_any_checkpoint_is_driven_by_any_policy(finished: Path, tmp_path: Path, name: str) -> None:
     before = files(finished)
     given = [word for path in policy(tmp_path, CONFIGS / f"policy/{name}.yaml") for word in ("--policy", str(path))]
