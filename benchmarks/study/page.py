@@ -175,7 +175,9 @@ def curves(rows: Rows) -> None:
 def write(out: Path) -> None:
     """Both files, and the picture."""
     rows = gather(out)
-    DATA.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    # a number that there is not is null: JSON knows no NaN
+    strict = [row | {"value": row["value"] if np.isfinite(row["value"]) else None} for row in rows]
+    DATA.write_text("[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in strict) + "\n]\n")
     curves(rows)
     tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
     parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
