@@ -17,6 +17,7 @@ from worldmodel.insight.calibration import (
     expected_calibration_error,
     interval,
     interval_scale,
+    joined,
     open_loop_errors,
     rank_correlation,
 )
@@ -154,13 +155,6 @@ def drift(model: WorldModel, long: Sequences) -> list[Row]:
             low = doubt[valid, late] <= doubt[valid, late].median()
             rows.append(row(name, "drift", "missed", horizon, low[worst].float().mean()))
     return rows
-
-
-def joined(parts: list[HorizonErrors]) -> HorizonErrors:
-    """Several sets of sequences as one."""
-    fields = {n: torch.cat([getattr(p, n) for p in parts]) for n in HorizonErrors._fields if n != "measures"}
-    names = parts[0].measures
-    return HorizonErrors(**fields, measures={n: torch.cat([p.measures[n] for p in parts]) for n in names})
 
 
 def measure(task: Task, model: WorldModel, held: dict[str, Sequences], long: Sequences) -> list[Row]:

@@ -48,6 +48,13 @@ class HorizonErrors(NamedTuple):
     valid: Tensor  # (B, H) bool: the episode that the context ended in goes on
 
 
+def joined(parts: list[HorizonErrors]) -> HorizonErrors:
+    """Several sets of sequences, of equal horizon, as one."""
+    fields = {n: torch.cat([getattr(p, n) for p in parts]) for n in HorizonErrors._fields if n != "measures"}
+    measures = {n: torch.cat([p.measures[n] for p in parts]) for n in parts[0].measures}
+    return HorizonErrors(**fields, measures=measures)
+
+
 def rank_correlation(a: Numbers, b: Numbers) -> float:
     """Spearman's: Pearson's correlation of ranks, ties averaged; in [-1, 1], NaN where one is constant. n >= 3."""
     x, y = (_ranks(v) for v in _together(a, b, least=3))

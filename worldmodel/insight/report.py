@@ -26,6 +26,7 @@ from worldmodel.insight.calibration import (
     fit_temperature,
     interval,
     interval_scale,
+    joined,
     open_loop_errors,
     rank_correlation,
     reliability,
@@ -111,11 +112,7 @@ def calibrate(
 @torch.no_grad()
 def horizon_errors(world_model: WorldModel, batch: SequenceBatch, context: int, horizon: int) -> HorizonErrors:
     """``open_loop_errors`` of many sequences (B, T), some at a time."""
-    parts = [open_loop_errors(world_model, part, context, horizon) for part in _chunks(batch)]
-    fields = [name for name in HorizonErrors._fields if name != "measures"]
-    whole: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in fields}
-    measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
-    return HorizonErrors(**whole, measures=measures)
+    return joined([open_loop_errors(world_model, part, context, horizon) for part in _chunks(batch)])
 
 
 @torch.no_grad()
