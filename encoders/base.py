@@ -65,7 +65,11 @@ class Pixels(nn.Module):
 
 
 class Encoder(nn.Module, ABC):
-    """Images to embeddings. Resizing, normalising and freezing live in here."""
+    """Images to embeddings. Resizing, normalising and freezing live in here.
+
+    An encoder with a frozen part splits in two: ``forward(image) == adapt(features(image))``, and since ``features``
+    never change they may be stored with the frame.
+    """
 
     embed_dim: int
 
@@ -75,3 +79,30 @@ class Encoder(nn.Module, ABC):
 
     def measure(self, image: Tensor) -> None:
         """Take statistics of the data, (N, 3, H, W) uint8, if the encoder wants any."""
+
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """Shape of one image's ``features``; None where nothing that could be stored is frozen."""
+        return None
+
+    def features(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 -> (N, *feature_shape) float32, without gradient.
+
+        The same to the last bit whatever else is in the batch.
+
+        Raises:
+            ValueError: the encoder has no frozen part.
+        """
+        raise ValueError(f"{type(self).__name__} has no frozen features to store")
+
+    def adapt(self, features: Tensor) -> Tensor:
+        """(N, *feature_shape) -> (N, embed_dim), the part that learns."""
+        raise ValueError(f"{type(self).__name__} has no frozen features to adapt")
+
+    def identity(self) -> str:
+        """Names the frozen part and a digest of its weights: stored features of another identity are of no use."""
+        raise ValueError(f"{type(self).__name__} has no frozen features to store")
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Pretrained weights that are tuned. They learn at a rate of their own."""
+        return []
