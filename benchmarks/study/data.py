@@ -45,6 +45,9 @@ TASKS = {
     "point_swamp": Task(
         "point_swamp", "worldmodel.experience.toy:PointSwamp", 1, 16, 400, 300, 0, 0.0, 1, 32, 0.5, (-1, 1)
     ),
+    "point_aside": Task(
+        "point_aside", "worldmodel.experience.toy:PointAside", 1, 16, 400, 300, 0, 0.2, 1, 32, 1.01, (-1, 1)
+    ),
     "cartpole_swingup": Task("cartpole_swingup", "cartpole_swingup", 8, 64, 300, 200, 0, 0.6, 0, 125, 2.0, (0, 6.2832)),
 }
 

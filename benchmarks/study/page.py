@@ -132,12 +132,11 @@ def filling(rows: Rows) -> str:
     last = max(row["horizon"] for row in own)
     rounds = [r for r in (1, 2, 4, 6, 8, 12) if r <= last]
     body = []
-    for kind in KINDS:
-        for who in dict.fromkeys(row["case"] for row in pick(own, transition=kind)):
-            for seed in sorted({row["seed"] for row in pick(own, transition=kind, case=who)}):
-                found = [pick(own, transition=kind, case=who, seed=seed, horizon=r)[0]["value"] for r in rounds]
-                body.append([kind, who.replace("_", " "), str(seed), *(f"{100 * x:.0f}%" for x in found)])
-    return table(["transition", "collector", "seed", *(f"round {r}" for r in rounds)], body)
+    for task, who in dict.fromkeys((row["task"], row["case"]) for row in own):
+        for seed in sorted({row["seed"] for row in pick(own, task=task, case=who)}):
+            found = [pick(own, task=task, case=who, seed=seed, horizon=r)[0]["value"] for r in rounds]
+            body.append([task, who.replace("_", " "), str(seed), *(f"{100 * x:.0f}%" for x in found)])
+    return table(["task", "collector", "seed", *(f"round {r}" for r in rounds)], body)
 
 
 def curves(rows: Rows) -> None:

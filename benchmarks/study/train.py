@@ -53,8 +53,10 @@ class Size(NamedTuple):
     updates: int
 
 
+TOY = Size(16, (16, 32), 32, 8, 64, 2000)
 SIZES = {
-    "point_swamp": Size(16, (16, 32), 32, 8, 64, 2000),
+    "point_swamp": TOY,
+    "point_aside": TOY,
     "cartpole_swingup": Size(32, (48, 96), 128, 32, 128, 2000),
 }
 

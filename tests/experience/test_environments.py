@@ -93,6 +93,29 @@ def test_toy_is_learnable_and_discrete_moves() -> None:
     assert reward > 0.8
 
 
+def test_the_swamp_holds_fast_and_pays_nothing_and_reward_aside_lies_left() -> None:
+    swamp = make_environment("worldmodel.experience.toy:PointSwamp")
+    while (point := swamp.reset(seed=None)[1]["state"])[0] > -0.2:  # one of the starts on the left
+        pass
+    right = np.array([1, 0], np.float32)
+    while point[0] <= 0:
+        before, (_, reward, _, _, info) = point, swamp.step(right)
+        point = info["state"]
+        assert point[0] == pytest.approx(before[0] + 0.2)
+    assert reward == 0
+    assert swamp.step(right)[4]["state"][0] == pytest.approx(point[0] + 0.07 * 0.2)
+    aside = make_environment("worldmodel.experience.toy:PointAside")
+    starts = np.stack([aside.reset(seed=seed)[1]["state"] for seed in range(50)])
+    assert starts[:, 0].max() <= 0
+    for action in (right, -right):
+        aside.reset(seed=0)
+        for _ in range(10):
+            _, reward, _, _, info = aside.step(action)
+        expected = max(0.0, 1 - float(np.hypot(info["state"][0] + 0.6, info["state"][1])))
+        assert reward == pytest.approx(expected)
+        assert (reward > 0) == (action[0] < 0)
+
+
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [

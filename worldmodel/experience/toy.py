@@ -82,3 +82,13 @@ class PointSwamp(PointReach):
 
     def _in_swamp(self) -> bool:
         return bool(0 < self._point[0] < 0.5)
+
+
+class PointAside(PointReach):
+    """The same square. All reward lies to the left, ``max(0, 1 - |p - (-0.6, 0)|)``: nothing draws one to the right."""
+
+    def _begin(self) -> np.ndarray:
+        return self.np_random.uniform([-1, -1], [0, 1])
+
+    def _reward(self) -> float:
+        return max(0.0, 1.0 - float(np.linalg.norm(self._point - [-0.6, 0])))
