@@ -59,7 +59,7 @@ class Sequences(NamedTuple):
     state: np.ndarray  # (N, T, S)
 
     def take(self, where: slice | np.ndarray) -> Sequences:
-        return Sequences(SequenceBatch(*(x[where] for x in self.batch)), self.state[where])
+        return Sequences(self.batch.map(lambda x: x[where]), self.state[where])
 
 
 def behave(rng: np.random.Generator, action: np.ndarray, limit: np.ndarray) -> np.ndarray:

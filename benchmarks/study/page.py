@@ -11,7 +11,8 @@ import numpy as np
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA, PAGE, NOTES = DOCS / "uncertainty.json", DOCS / "uncertainty.md", DOCS / "uncertainty_notes.md"
-KINDS = ("single", "shared", "independent", "independent_priors", "bayesian", "dropout")
+DRAWN = ("single", "shared", "independent", "independent_priors", "bayesian", "dropout")
+KINDS = (*DRAWN, "single_softmax", "independent_softmax")
 Rows = list[dict[str, Any]]
 
 
@@ -42,12 +43,27 @@ def unseen(rows: Rows, task: str) -> str:
     cases = list(dict.fromkeys(row["case"] for row in pick(rows, task=task, metric="auroc")))
     body = []
     for kind in KINDS:
-        for measure in ("entropy", "epistemic", "pixels", "surprise") if kind != "single" else ("entropy", "surprise"):
+        alone = kind.startswith("single")
+        for measure in ("entropy", "surprise") if alone else ("entropy", "epistemic", "pixels", "surprise"):
             found = [
                 mean(pick(rows, task=task, transition=kind, measure=measure, metric="auroc", case=c)) for c in cases
             ]
             body.append([kind, measure, *found])
     return table(["transition", "measure", *(c.replace("_", " ") for c in cases)], body)
+
+
+def errors(rows: Rows, task: str) -> str:
+    body = []
+    for kind in KINDS:
+        for error in ("pixels", "reward"):
+            own = pick(rows, task=task, transition=kind, measure=f"true_{error}_error")
+            cells = [
+                mean(pick(own, case=c, metric=m)) for c in ("hole_states", "hole_actions") for m in ("ratio", "auroc")
+            ]
+            if set(cells) != {"-"}:
+                body.append([kind, error, *cells])
+    head = [f"hole of {what}: {of}" for what in ("states", "actions") for of in ("times the error", "AUROC")]
+    return table(["transition", "true error", *head], body)
 
 
 def correlation(rows: Rows, task: str, error: str) -> str:
@@ -143,13 +159,13 @@ def curves(rows: Rows) -> None:
     """docs/uncertainty.png: correlation by horizon, for each task."""
     from matplotlib.figure import Figure
 
-    colours = dict(zip(KINDS, ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
+    colours = dict(zip(DRAWN, ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
     tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
     figure = Figure(figsize=(9, 3.6 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), 2, squeeze=False)
     for line, task in zip(axes, tasks, strict=True):
         for ax, error in zip(line, ("pixels", "reward"), strict=True):
-            for kind in KINDS:
+            for kind in DRAWN:
                 measure = "entropy" if kind == "single" else error
                 points: dict[int, list[float]] = defaultdict(list)
                 wanted = {"task": task, "transition": kind, "measure": measure, "case": "everything"}
@@ -183,6 +199,8 @@ def write(out: Path) -> None:
     parts += ["![rank correlation of doubt and error by horizon](uncertainty.png)"]
     for task in tasks:
         parts += [f"## {task}: seen from unseen", "AUROC of one-step doubt, mean of the seeds.", unseen(rows, task)]
+        told = "True error of one predicted step in the holes, against that on steps like the data: what there is to doubt."
+        parts += [f"## {task}: how wrong it is there", told, errors(rows, task)]
         for error in ("pixels", "reward"):
             parts += [
                 f"## {task}: doubt and true error, {error}",

@@ -16,7 +16,7 @@ from encoders.conv import PatchEncoder
 from worldmodel.experience.replay import Replay
 from worldmodel.model.bayesian import BayesianTransition, DropoutTransition
 from worldmodel.model.decoder import PatchDecoder
-from worldmodel.model.distributions import GaussianLatents
+from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
 from worldmodel.model.independent import IndependentEnsemble
 from worldmodel.model.transitions import SharedTrunk
 from worldmodel.model.world_model import WorldModel
@@ -25,11 +25,17 @@ WEIGHTS = {"reconstruction": 0.1, "representation": 0.1}  # the others are 1, as
 MEMBERS = 5
 
 
+def softmax(size: int) -> CategoricalLatents:
+    """Classes where the others have ``size`` Gaussians: 8 of 8, or 16 of 16."""
+    return CategoricalLatents(max(8, size // 2), max(8, size // 2))
+
+
 class Kind(NamedTuple):
-    """A transition, and whether its members see resampled data."""
+    """A transition, whether its members see resampled data, and the latents that it predicts, by their number."""
 
     transition: Callable[..., torch.nn.Module]
     bootstrap: bool = False
+    latents: Callable[[int], Latents] = GaussianLatents
 
 
 KINDS = {
@@ -39,6 +45,8 @@ KINDS = {
     "independent_priors": Kind(partial(IndependentEnsemble, members=MEMBERS, prior_scale=1.0), bootstrap=True),
     "bayesian": Kind(partial(BayesianTransition, members=MEMBERS)),
     "dropout": Kind(partial(DropoutTransition, members=MEMBERS)),
+    "single_softmax": Kind(partial(SharedTrunk, members=1), latents=softmax),
+    "independent_softmax": Kind(partial(IndependentEnsemble, members=MEMBERS), latents=softmax),
 }
 
 
@@ -67,7 +75,7 @@ def build(task: Task, kind: Kind, action_size: int) -> WorldModel:
     return WorldModel(
         action_size,
         PatchEncoder(size.image, channels=size.channels),
-        GaussianLatents(size.latents),
+        kind.latents(size.latents),
         partial(kind.transition, width=size.width),
         lambda feature: PatchDecoder(feature, size.image, channels=size.channels),
         deter=size.deter,
