@@ -199,7 +199,7 @@ def write(out: Path) -> None:
     parts += ["![rank correlation of doubt and error by horizon](uncertainty.png)"]
     for task in tasks:
         parts += [f"## {task}: seen from unseen", "AUROC of one-step doubt, mean of the seeds.", unseen(rows, task)]
-        told = "True error of one predicted step in the holes, against that on steps like the data: what there is to doubt."
+        told = "True error of one predicted step in the holes, against steps like the data: what there is to doubt."
         parts += [f"## {task}: how wrong it is there", told, errors(rows, task)]
         for error in ("pixels", "reward"):
             parts += [
