@@ -34,10 +34,12 @@ def jobs() -> list[Job]:
     for seed in SEEDS:
         found += [("fill", name, kind, seed) for name in (toy, aside) for kind in FILLED]
         found += [("exploit", toy, kind, seed) for kind in EXPLOITED]
-        found += [(stage, toy, kind, seed) for kind in KINDS for stage in ("measure", "error")]
+        found += [("measure", toy, kind, seed) for kind in KINDS]
     for seed in SEEDS:
-        found += [(stage, real, kind, seed) for kind in KINDS for stage in ("measure", "error")]
+        found += [("measure", real, kind, seed) for kind in KINDS]
         found += [("exploit", real, kind, seed) for kind in FILLED]
+    # last, or two processes would train the same model at once
+    found += [("error", name, kind, seed) for name in (toy, real) for kind in KINDS for seed in SEEDS]
     return found
 
 
