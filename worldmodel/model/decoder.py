@@ -1,23 +1,30 @@
-"""Decoders p(o|s): a unit Gaussian on whitened pixels. Legend: N states, F feature."""
+"""Decoders p(o|s): a unit Gaussian on whitened pixels. Legend: N states, F feature, V views."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
+import torch
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from encoders.base import Pixels
+from encoders.cameras import views
 
 
 class Decoder(nn.Module, ABC):
     """Features to images. ``pixels`` holds the target's size and statistics."""
 
-    pixels: Pixels
+    pixels: Pixels | CameraPixels
 
     @abstractmethod
     def forward(self, feature: Tensor) -> Tensor:
-        """(N, F) -> whitened images (N, 3, size, size)."""
+        """(N, F) -> whitened images (N, 3, size, size), of several cameras (N, 3, size, V * size)."""
+
+    def measure(self, image: Tensor) -> None:
+        """Take the statistics of ``image`` (N, 3, H, W) uint8."""
+        self.pixels.measure(image)
 
     def loss(self, feature: Tensor, image: Tensor) -> Tensor:
         """Half the squared error in whitened pixels, (N, F) and (N, 3, H, W) uint8 -> (N,).
@@ -83,3 +90,67 @@ class ConvDecoder(Decoder):
 
     def forward(self, feature: Tensor) -> Tensor:
         return self.net(feature)
+
+
+class CameraPixels:
+    """``Pixels`` of several cameras, each with its own, for images (N, 3, H, V * H) of square views side by side."""
+
+    def __init__(self, each: list[Pixels]) -> None:
+        self.each, self.size = each, each[0].size
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.cat([pixels.mean for pixels in self.each], -1)  # (3, size, V * size)
+
+    @property
+    def std(self) -> Tensor:
+        return torch.cat([pixels.std for pixels in self.each], -1)
+
+    def _pairs(self, image: Tensor) -> list[tuple[Pixels, Tensor]]:
+        return list(zip(self.each, views(image, len(self.each)), strict=True))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, V * H) uint8 -> whitened (N, 3, size, V * size)."""
+        return torch.cat([pixels(view) for pixels, view in self._pairs(image)], -1)
+
+    def resize(self, image: Tensor) -> Tensor:
+        """(N, 3, H, V * H) uint8 -> (N, 3, size, V * size) float in [0, 1]."""
+        return torch.cat([pixels.resize(view) for pixels, view in self._pairs(image)], -1)
+
+    def unwhiten(self, white: Tensor) -> Tensor:
+        """Whitened (N, 3, size, V * size) -> uint8 images of the same size."""
+        return torch.cat([pixels.unwhiten(view) for pixels, view in self._pairs(white)], -1)
+
+    def measure(self, image: Tensor) -> None:
+        """Take the statistics of ``image`` (N, 3, H, V * H) uint8."""
+        for pixels, view in self._pairs(image):
+            pixels.measure(view)
+
+
+class CamerasDecoder(Decoder):
+    """Paints each view with a decoder of its own, for images (N, 3, H, V * H) of square views side by side.
+
+    Args:
+        feature_size: size F of a feature.
+        decoders: build the decoder of each view, from left to right; all paint the same size.
+    """
+
+    def __init__(self, feature_size: int, decoders: list[Callable[[int], Decoder]]) -> None:
+        super().__init__()
+        built = [decoder(feature_size) for decoder in decoders]
+        sizes = [decoder.pixels.size for decoder in built]
+        if len(set(sizes)) != 1:
+            raise ValueError(f"CamerasDecoder needs a decoder for each view, all of one size: got sizes {sizes}")
+        self.decoders = nn.ModuleList(built)
+
+    @property
+    def pixels(self) -> CameraPixels:  # type: ignore[override]
+        return CameraPixels([decoder.pixels for decoder in self.decoders])  # type: ignore[misc]
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return torch.cat([decoder(feature) for decoder in self.decoders], -1)  # (N, 3, size, V * size)
+
+    def loss(self, feature: Tensor, image: Tensor) -> Tensor:
+        """The sum of all views' losses, (N,)."""
+        pairs = zip(self.decoders, views(image, len(self.decoders)), strict=True)
+        return torch.stack([decoder.loss(feature, view) for decoder, view in pairs]).sum(0)  # type: ignore[operator]
