@@ -113,8 +113,7 @@ class Update:
         self.optimizer = agent.configure_optimizers()
 
     def sample(self) -> SequenceBatch:
-        batch = self.replay.sample(self.batch, self.length)
-        return SequenceBatch(*(x.to(self.agent.device) for x in batch))
+        return self.replay.sample(self.batch, self.length).map(lambda x: x.to(self.agent.device))
 
     def step(self) -> None:
         for group, limit in zip(self.optimizer.param_groups, self.agent.clip, strict=True):
@@ -122,12 +121,14 @@ class Update:
         self.optimizer.step()
         self.agent.actor_critic.critic.follow()
 
-    def __call__(self) -> None:
+    def __call__(self) -> torch.Tensor:
+        """The joint loss (), before the update."""
         with self.autocast():
             total, _ = self.agent._losses(self.sample())
         total.backward()
         self.step()
         self.optimizer.zero_grad()
+        return total.detach()
 
 
 def phases(update: Update, watch: Stopwatch) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from encoders.base import Encoder
 from encoders.conv import PatchEncoder
 from worldmodel.model.decoder import PatchDecoder
 from worldmodel.model.distributions import CategoricalLatents, Latents
@@ -16,12 +17,14 @@ from worldmodel.types import SequenceBatch
 ACTION, SIZE, MEMBERS = 2, 16, 3
 
 
-def world_model(latents: Latents | None = None, members: int = MEMBERS, **settings: Any) -> WorldModel:
+def world_model(
+    latents: Latents | None = None, members: int = MEMBERS, encoder: Encoder | None = None, **settings: Any
+) -> WorldModel:
     """A world model of 16 x 16 images with 3 members, freshly and reproducibly initialised."""
     torch.manual_seed(0)
     return WorldModel(
         ACTION,
-        PatchEncoder(SIZE, channels=(8, 8)),
+        encoder or PatchEncoder(SIZE, channels=(8, 8)),
         latents or CategoricalLatents(4, 4),
         lambda *sizes: SharedTrunk(*sizes, members=members, width=16),
         lambda feature: PatchDecoder(feature, SIZE, channels=(8, 8)),

@@ -1,6 +1,7 @@
 """The types that travel between the parts. NamedTuples: they pass through vmap, pytrees and device transfer.
 
-Legend: B batch, T time, H horizon, K ensemble members, A action size, D deter, S latents, C classes, Z Gaussian size.
+Legend: B batch, T time, H horizon, K ensemble members, A action size, D deter, S latents, C classes, Z Gaussian size,
+E shape of an image's stored features.
 
 Time alignment. A record t holds what the agent saw at t and what led there::
 
@@ -16,6 +17,7 @@ inside a sequence. ``is_terminal[t]`` says that nothing follows o_t (a time limi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ class SequenceBatch(NamedTuple):
     is_first: Tensor  # (B, T) bool
     is_terminal: Tensor  # (B, T) bool
     episode: Tensor  # (B, T) int64
+    features: Tensor | None = None  # (B, T, *E) float32, what the encoder's frozen part made of the image, if stored
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        """``function`` of every tensor; where there is none, none."""
+        return SequenceBatch._make(None if x is None else function(x) for x in self)
 
 
 class Observation(NamedTuple):
@@ -45,6 +52,11 @@ class Observation(NamedTuple):
 
     image: Tensor  # (N, 3, H, W) uint8
     is_first: Tensor  # (N,) bool
+    features: Tensor | None = None  # (N, *E) float32, as in SequenceBatch, if they are known
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Observation:
+        """``function`` of every tensor; where there is none, none."""
+        return Observation._make(None if x is None else function(x) for x in self)
 
 
 class LatentState(NamedTuple):

@@ -107,7 +107,7 @@ def test_nothing_is_offered_where_there_is_nothing() -> None:
 def test_a_new_episode_forgets(every: int) -> None:
     data = begun_at(tiny.batch(N, 7), 1, 4)
     actions = act(policy(Told(), every=every, keep=1), data)
-    alone = act(policy(Told(), every=every, keep=1), SequenceBatch(*(x[1:2, 4:] for x in data)))
+    alone = act(policy(Told(), every=every, keep=1), data.map(lambda x: x[1:2, 4:]))
     torch.testing.assert_close(actions[1, 4:], alone[0])
     calm = act(policy(Told(), every=every, keep=1), tiny.batch(N, 7))
     torch.testing.assert_close(actions[[0, 2]], calm[[0, 2]])  # the others notice nothing

@@ -38,7 +38,7 @@ def test_a_new_episode_forgets() -> None:
     is_first = data.is_first.clone()
     is_first[1, 3] = True
     actions = act(policy(explore=False), data._replace(is_first=is_first))
-    alone = act(policy(explore=False), SequenceBatch(*(x[:, 3:] for x in data._replace(is_first=is_first))))
+    alone = act(policy(explore=False), data._replace(is_first=is_first).map(lambda x: x[:, 3:]))
     torch.testing.assert_close(actions[1, 3:], alone[1])
     assert not torch.allclose(actions[0, 3:], alone[0])
 

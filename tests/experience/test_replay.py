@@ -43,7 +43,8 @@ def test_sequences_follow_the_stream(tmp_path: Path) -> None:
     batch = store.sample(64, 20)
     assert batch.image.shape == (64, 20, *SHAPE)
     assert batch.action.shape == (64, 20, 2)
-    assert [x.dtype for x in batch] == [
+    assert batch.features is None
+    assert [x.dtype for x in batch[:6]] == [
         torch.uint8, torch.float32, torch.float32, torch.bool, torch.bool, torch.int64,
     ]  # fmt: skip
     starts = set()
@@ -89,7 +90,7 @@ def test_resume_is_exact_and_forgets_what_came_after(tmp_path: Path) -> None:
     again.load_state_dict(torch.load(buffer, weights_only=True))
     assert (again.num_episodes, len(again)) == (2, 11)
     for batch in expected:
-        for one, two in zip(batch, again.sample(4, 8), strict=True):
+        for one, two in zip(batch[:6], again.sample(4, 8)[:6], strict=True):
             assert torch.equal(one, two)
     again.add_episode(episode(3, 2))
     assert not (tmp_path / "00000003-9.npy").exists()
@@ -161,5 +162,5 @@ def test_a_look_aside_draws_nothing(tmp_path: Path) -> None:
     with one.aside():
         aside = one.sample(8, 3)
     drawn, expected = one.sample(8, 3), other.sample(8, 3)
-    assert all(a.equal(b) for a, b in zip(drawn, expected, strict=True))
+    assert all(a.equal(b) for a, b in zip(drawn[:6], expected[:6], strict=True))
     assert aside.episode.shape == (8, 3)

@@ -118,11 +118,12 @@ def test_blur_spreads_by_its_deviation() -> None:
 
 
 def test_shifted_sequences_differ_in_their_images_alone() -> None:
-    batch = tiny.batch(3, 4)
+    batch = tiny.batch(3, 4)._replace(features=torch.zeros(3, 4, 5))
     after = shifted(batch, Colour())
     assert torch.equal(after.image, batch.image[:, :, [2, 0, 1]])
-    for ours, theirs in zip(after[1:], batch[1:], strict=True):
+    for ours, theirs in zip(after[1:6], batch[1:6], strict=True):
         assert torch.equal(ours, theirs)
+    assert after.features is None  # they were of the other images
 
 
 def test_shifted_sequences_share_one_background() -> None:

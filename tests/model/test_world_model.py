@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.frozen import FrozenConv
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import Observation, SequenceBatch
@@ -153,6 +154,23 @@ def test_filter_is_observe() -> None:
     for t in range(4):
         state = model.filter(Observation(data.image[:, t], data.is_first[:, t]), data.action[:, t], state, mode=True)
     torch.testing.assert_close(state.feature, whole.feature[:, -1])
+
+
+def test_embeddings_of_stored_features_are_those_of_the_images() -> None:
+    model, data = tiny.world_model(encoder=FrozenConv()), tiny.batch(3, 4)
+    features = model.encoder.features(data.image.flatten(0, 1)).unflatten(0, (3, 4))
+    embed = model.embed(data.image)
+    assert embed.shape == (3, 4, model.encoder.embed_dim)
+    assert torch.equal(model.embed(data.image, features), embed)
+    black = torch.zeros_like(data.image)  # which is not looked at
+    stored = model.observe(data._replace(image=black, features=features), mode=True)
+    assert torch.equal(stored.state.feature, model.observe(data, mode=True).state.feature)
+    state, first, action = model.rssm.initial(3), data.is_first[:, 0], data.action[:, 0]
+    seen = [Observation(data.image[:, 0], first), Observation(black[:, 0], first, features[:, 0])]
+    one, other = (model.filter(x, action, state, mode=True) for x in seen)
+    assert torch.equal(one.feature, other.feature)
+    with pytest.raises(ValueError, match="PatchEncoder has no frozen features"):
+        tiny.world_model().embed(data.image, features)
 
 
 def test_measure_reaches_encoder_and_decoder() -> None:

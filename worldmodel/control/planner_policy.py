@@ -87,7 +87,7 @@ class PlannerPolicy:
     @torch.no_grad()
     def __call__(self, observation: Observation, state: Pursuit) -> tuple[Tensor, Pursuit]:
         device = state.action.device
-        observation = Observation(*(x.to(device) for x in observation))
+        observation = observation.map(lambda x: x.to(device))
         latent = self.world_model.filter(observation, state.action, state.latent, mode=not self.explore)
         known = (~observation.is_first).to(state.plan.dtype)
         plan, kept = state.plan * known[:, None, None], state.kept * known[:, None, None, None]

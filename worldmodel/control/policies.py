@@ -38,7 +38,7 @@ class ActorPolicy:
     @torch.no_grad()
     def __call__(self, observation: Observation, state: Memory) -> tuple[Tensor, Memory]:
         device = state.action.device
-        observation = Observation(*(x.to(device) for x in observation))
+        observation = observation.map(lambda x: x.to(device))
         latent = self.world_model.filter(observation, state.action, state.latent, mode=not self.explore)
         actor, feature = self.actor, latent.feature
         action = actor.bound(actor.sample(feature)) if self.explore else actor.mode(feature)

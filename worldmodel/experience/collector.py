@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -67,9 +68,9 @@ class _Actor:
         self._kind, self._state = "", None
         self._saved: list[Any] | None = None
 
-    def act(self, policy: Policy, step: Step) -> np.ndarray:
+    def act(self, policy: Policy, step: Step, features: Tensor | None = None) -> np.ndarray:
         self._take(policy, len(step.is_first))
-        observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first))
+        observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first), features)
         with torch.no_grad():
             action, self._state = policy(observation, self._state)
         return action.detach().float().cpu().numpy()
@@ -101,12 +102,26 @@ class Collector:
     """Fills a replay. The unfinished episode of each environment waits in memory.
 
     ``frames`` counts environment frames, action repeat included; ``steps`` vector steps; ``episodes`` those stored.
+
+    Args:
+        environments: what is stepped.
+        replay: what is filled.
+        look: makes features (N, *E) of images (N, 3, H, W) uint8, once for each frame: the replay stores them, and the
+            policy is given them.
+
+    Raises:
+        ValueError: the replay stores features and there is no ``look``, or the other way round.
     """
 
-    def __init__(self, environments: Environments, replay: Replay) -> None:
-        self._environments, self._replay = environments, replay
+    def __init__(
+        self, environments: Environments, replay: Replay, look: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        if (look is None) != (replay.features is None):
+            raise ValueError("features are stored by a replay that is opened with them and a collector with a look")
+        self._environments, self._replay, self._look = environments, replay, look
         self._actor = _Actor()
         self._step: Step | None = None
+        self._features: Tensor | None = None  # of that step's images
         self._unfinished: list[list[np.ndarray]] = [[] for _ in range(environments.num_envs)]
         self._episode_frames = [0] * environments.num_envs
         self.frames, self.steps, self.episodes = 0, 0, 0
@@ -119,18 +134,17 @@ class Collector:
         """
         finished = []
         for _ in range(steps):
-            action = np.zeros(
-                (self._environments.num_envs, self._environments.action.size),
-                np.float32,
-            )
+            action = np.zeros((self._environments.num_envs, self._environments.action.size), np.float32)
             if self._step is not None:
-                action = self._actor.act(policy, self._step)
+                action = self._actor.act(policy, self._step, self._features)
             step = self._environments.step(action)
             self._step = step
+            self._features = None if self._look is None else self._look(torch.from_numpy(step.image))
+            features = None if self._features is None else self._features.cpu().numpy()
             self.steps += 1
             self.frames += int(step.frames.sum())
             for index in range(self._environments.num_envs):
-                self._record(index, step, action[index])
+                self._record(index, step, action[index], None if features is None else features[index])
                 if step.is_last[index]:
                     finished.append(self._finish(index, bool(step.is_cut[index])))
         return finished
@@ -144,6 +158,7 @@ class Collector:
         return {
             "environments": environments,
             "step": step,
+            "features": None if self._features is None else self._features.cpu(),
             "unfinished": [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in raw],
             "episode_frames": list(self._episode_frames),
             "policy": self._actor.state_dict(),
@@ -158,22 +173,22 @@ class Collector:
         """
         self._environments.load_state_dict(state["environments"])
         self._step = None if state["step"] is None else Step(**{k: v.numpy() for k, v in state["step"].items()})
+        self._features = state.get("features")  # there are none in checkpoints from before they were kept
         records = [np.frombuffer(data.numpy().tobytes(), self._replay.dtype) for data in state["unfinished"]]
         self._unfinished = [[array[i : i + 1] for i in range(len(array))] for array in records]
         self._episode_frames = list(state["episode_frames"])
         self._actor.load_state_dict(state["policy"])
         self.frames, self.steps, self.episodes = state["counters"]
 
-    def _record(self, index: int, step: Step, action: np.ndarray) -> None:
+    def _record(self, index: int, step: Step, action: np.ndarray, features: np.ndarray | None) -> None:
         if step.is_cut[index]:
             return  # nothing was seen
         record = np.zeros(1, self._replay.dtype)
         record["image"], record["reward"] = step.image[index], step.reward[index]
         record["action"] = 0 if step.is_first[index] else action
-        record["is_first"], record["is_terminal"] = (
-            step.is_first[index],
-            step.is_terminal[index],
-        )
+        record["is_first"], record["is_terminal"] = step.is_first[index], step.is_terminal[index]
+        if features is not None:
+            record["features"] = features
         self._unfinished[index].append(record)
         self._episode_frames[index] += int(step.frames[index])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import mmap
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +23,39 @@ from worldmodel.types import SequenceBatch
 
 _NAME = re.compile(r"(\d{8,})-(\d+)\.npy")
 _OPEN_FILES = 16384  # well below Linux's 65530 maps
+_FEATURES = "features.json"
 
 
-def record_dtype(image_shape: tuple[int, int, int], action_size: int) -> np.dtype:
-    """One record of ``worldmodel.types``: what was seen, and what led there."""
-    fields: list[tuple] = [
-        ("image", "u1", image_shape),
-        ("action", "<f4", (action_size,)),
-        ("reward", "<f4"),
-    ]
-    return np.dtype([*fields, ("is_first", "?"), ("is_terminal", "?")])
+class Features(NamedTuple):
+    """What is stored with each frame: the output of an encoder's frozen part."""
+
+    shape: tuple[int, ...]  # of one frame's
+    identity: str  # of the frozen part, ``Encoder.identity``
+
+
+def record_dtype(
+    image_shape: tuple[int, int, int], action_size: int, feature_shape: tuple[int, ...] | None = None
+) -> np.dtype:
+    """One record of ``worldmodel.types``: what was seen, and what led there. No features without a shape of theirs."""
+    fields: list[tuple] = [("image", "u1", image_shape), ("action", "<f4", (action_size,)), ("reward", "<f4")]
+    fields += [("is_first", "?"), ("is_terminal", "?")]
+    return np.dtype(fields if feature_shape is None else [*fields, ("features", "<f4", feature_shape)])
+
+
+def stored_features(directory: Path | str) -> Features | None:
+    """What a replay's directory says of the features in it; None where there are none.
+
+    Raises:
+        UserError: what it says cannot be read.
+    """
+    path = Path(directory) / _FEATURES
+    if not path.exists():
+        return None
+    try:
+        held = json.loads(path.read_text())
+        return Features(tuple(held["shape"]), held["identity"])
+    except (ValueError, KeyError, TypeError) as cause:
+        raise UserError(f"{path} is damaged: restore it, or use another run folder") from cause
 
 
 class Replay:
@@ -46,9 +70,10 @@ class Replay:
         action_size: A.
         capacity: records to sample from; the oldest episodes leave when there are more.
         seed: of the sampling.
+        features: what is stored with each frame, nothing more if None. ``features.json`` in the directory says it too.
 
     Raises:
-        UserError: the directory holds records of another image or action shape.
+        UserError: the directory holds records of another image or action shape, or other features.
     """
 
     def __init__(
@@ -59,17 +84,19 @@ class Replay:
         action_size: int,
         capacity: int = 1_000_000,
         seed: int = 0,
+        features: Features | None = None,
     ) -> None:
         if capacity < 1:
             raise UserError(f"the replay's capacity is {capacity}: it must be 1 or more")
-        self.directory, self.capacity = Path(directory), capacity
-        self.dtype = record_dtype(image_shape, action_size)
+        self.directory, self.capacity, self.features = Path(directory), capacity, features
+        self.dtype = record_dtype(image_shape, action_size, None if features is None else features.shape)
         self._rng = np.random.default_rng(seed)
         self._open = lru_cache(maxsize=_OPEN_FILES)(self._map)
         self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob("*.tmp"):
             leftover.unlink()
         files = sorted(self._files())
+        self._agree(empty=not files)
         self._lengths: dict[int, int] = {index: length for index, length, path in files if self._is_sound(path, length)}
         self._next = files[-1][0] + 1 if files else 0
         self._first = 0
@@ -91,22 +118,9 @@ class Replay:
         """
         if records.dtype != self.dtype or records.ndim != 1 or not len(records) or not records["is_first"][0]:
             raise ValueError(f"an episode is (L,) of {self.dtype} and begins with is_first, not {records.dtype}")
-        path = self.directory / f"{self._next:08d}-{len(records)}.npy"
-        temporary = path.with_suffix(".tmp")
         content = io.BytesIO()  # np.save on a file hides the reason when the disk is full
         np.save(content, records, allow_pickle=False)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_directory(self.directory)
-        except OSError as cause:
-            temporary.unlink(missing_ok=True)
-            if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(f"the disk of {self.directory} is full: free some space, then resume the run") from cause
+        _write(self.directory / f"{self._next:08d}-{len(records)}.npy", content.getbuffer())
         self._lengths[self._next] = len(records)
         self._next += 1
         self._evict()
@@ -147,11 +161,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Which episodes there are, and the state of the sampling: ints and strings only."""
-        return {
-            "first": self._first,
-            "next": self._next,
-            "rng": self._rng.bit_generator.state,
-        }
+        return {"first": self._first, "next": self._next, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a checkpoint: whatever was added after it is deleted.
@@ -176,6 +186,17 @@ class Replay:
         for index, _, path in list(self._files()):
             if index < self._first:
                 path.unlink()
+
+    def _agree(self, empty: bool) -> None:
+        """Find the features that are asked for in the directory; one that is ``empty`` takes any."""
+        asked, held, path = self.features, stored_features(self.directory), self.directory / _FEATURES
+        if asked == held:
+            return
+        if not empty:
+            raise UserError(f"the replay {self.directory} {_other(held, asked)}")
+        path.unlink(missing_ok=True)
+        if asked is not None:
+            _write(path, json.dumps(asked._asdict()).encode())
 
     def _evict(self) -> None:
         """Let the oldest episodes go while there are more records than ``capacity``; one always stays."""
@@ -229,13 +250,37 @@ class Replay:
         return False
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _other(held: Features | None, asked: Features | None) -> str:
+    """What is wrong, and what to do."""
+    if held is None:
+        return "holds no features: use another run folder, or set data.store_features to false"
+    if asked is None:
+        return f"holds features of {held.identity}: use another run folder, or set data.store_features to true"
+    return (
+        f"holds features {held.shape} of {held.identity}, this run's encoder makes {asked.shape} of {asked.identity}: "
+        "use another run folder, or the encoder that they were made with"
+    )
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of a replay. A kill leaves the whole of it or nothing."""
+    temporary = path.with_suffix(".tmp")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # or a power cut may undo the rename
+        finally:
+            os.close(descriptor)
+    except OSError as cause:
+        temporary.unlink(missing_ok=True)
+        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"the disk of {path.parent} is full: free some space, then resume the run") from cause
 
 
 def _memory(records: np.ndarray) -> mmap.mmap:

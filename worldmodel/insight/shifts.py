@@ -163,5 +163,8 @@ SHIFTS: dict[str, Shift] = {
 
 
 def shifted(batch: SequenceBatch, shift: Shift) -> SequenceBatch:
-    """The same sequences seen through a shift, which is given all B * T images at once."""
-    return batch._replace(image=shift(batch.image.flatten(0, 1)).view_as(batch.image))
+    """The same sequences seen through a shift, which is given all B * T images at once.
+
+    Stored features are left out: they are of the images before.
+    """
+    return batch._replace(image=shift(batch.image.flatten(0, 1)).view_as(batch.image), features=None)

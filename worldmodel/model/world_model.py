@@ -114,22 +114,31 @@ class WorldModel(nn.Module):
     def latents(self) -> Latents:
         return self.rssm.latents
 
-    def embed(self, image: Tensor) -> Tensor:
-        """(*B, 3, H, W) uint8 -> (*B, E)."""
-        return self.encoder(image.flatten(0, -4)).unflatten(0, image.shape[:-3])
+    def embed(self, image: Tensor, features: Tensor | None = None) -> Tensor:
+        """(*B, 3, H, W) uint8 -> (*B, E); from what the encoder's frozen part made of the images, where that is given.
+
+        Raises:
+            ValueError: features are given, and the encoder has no frozen part.
+        """
+        if features is not None:
+            embed = self.encoder.adapt(features.flatten(0, image.dim() - 4))
+        else:
+            embed = self.encoder(image.flatten(0, -4))
+        return embed.unflatten(0, image.shape[:-3])
 
     def observe(self, batch: SequenceBatch, state: LatentState | None = None, mode: bool = False) -> Filtered:
         """Filter real sequences: posterior states (B, T, ...) and all members' priors (K, B, T, P)."""
-        return self.rssm.observe(self.embed(batch.image), batch.action, batch.is_first, state, mode)
+        return self.rssm.observe(self.embed(batch.image, batch.features), batch.action, batch.is_first, state, mode)
 
     def filter(self, observation: Observation, action: Tensor, state: LatentState, mode: bool = False) -> LatentState:
         """Take in one more observation (N, ...) after ``action`` (N, A)."""
-        return self.rssm.obs_step(state, action, self.embed(observation.image), observation.is_first, mode)
+        embed = self.embed(observation.image, observation.features)
+        return self.rssm.obs_step(state, action, embed, observation.is_first, mode)
 
     def measure(self, image: Tensor) -> None:
         """Take pixel statistics of (N, 3, H, W) uint8 images, for encoder and decoder alike."""
         self.encoder.measure(image)
-        self.decoder.pixels.measure(image)
+        self.decoder.measure(image)
 
     def loss(self, batch: SequenceBatch) -> tuple[Losses, LatentState, Metrics]:
         """All losses, each (B, T), the posterior states that were filtered on the way (B, T, ...), and metrics."""

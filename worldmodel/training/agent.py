@@ -48,8 +48,10 @@ class Agent(L.LightningModule):
         learning_rate: of the world model.
         actor_learning_rate: of the actor.
         critic_learning_rate: of the critic.
+        pretrained_learning_rate: of the encoder's pretrained weights, those that are tuned.
         adam_epsilon: Adam's epsilon.
-        clip: largest gradient norm of the world model, of the actor and of the critic.
+        clip: largest gradient norm of the world model, of the actor and of the critic; tuned pretrained weights are
+            clipped by themselves, like the world model.
         warmup: updates over which the learning rates rise from zero.
         decay: share of the learning rates that is left at ``trainer.max_epochs``; they fall linearly.
         compile: compile the losses (minutes at the start; worth it on a GPU).
@@ -68,6 +70,7 @@ class Agent(L.LightningModule):
         learning_rate: float = 4e-4,
         actor_learning_rate: float = 1e-4,
         critic_learning_rate: float = 1e-4,
+        pretrained_learning_rate: float = 1e-5,
         adam_epsilon: float = 1e-6,
         clip: tuple[float, float, float] = (100.0, 1.0, 10.0),
         warmup: int = 100,
@@ -88,9 +91,12 @@ class Agent(L.LightningModule):
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})
-        count = len(self.parts)  # the world model comes first
-        self.rates = (learning_rate, actor_learning_rate, critic_learning_rate)[:count]
-        self.adam_epsilon, self.clip, self.patience = adam_epsilon, clip[:count], patience
+        self._names = tuple(self.parts)
+        rates = (learning_rate, actor_learning_rate, critic_learning_rate, pretrained_learning_rate)
+        settings = zip(("world_model", "actor", "critic", "pretrained"), rates, (*clip, clip[0]), strict=True)
+        rows = [(rate, limit) for name, rate, limit in settings if name in self._names]
+        self.rates, self.clip = zip(*rows, strict=True)
+        self.adam_epsilon, self.patience = adam_epsilon, patience
         self.warmup, self.decay = warmup, decay
         self._losses = torch.compile(self.losses) if compile else self.losses
         self.evaluation_episodes = evaluation_episodes
@@ -110,12 +116,18 @@ class Agent(L.LightningModule):
         return self.global_step or self._loaded_updates
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
-        """What has a learning rate and a limit of the gradient of its own."""
-        parts: dict[str, nn.Module] = {"world_model": self.world_model}
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that learn, by what has a learning rate and a limit of the gradient of its own."""
+        modules: dict[str, nn.Module] = {"world_model": self.world_model}
         if self.actor_critic is not None:
-            parts |= {"actor": self.actor_critic.actor, "critic": self.actor_critic.critic}
-        return parts
+            modules |= {"actor": self.actor_critic.actor, "critic": self.actor_critic.critic}
+        pretrained = [p for p in self.world_model.encoder.pretrained_parameters() if p.requires_grad]
+        apart = {id(p) for p in pretrained}
+        parts = {
+            name: [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
+            for name, module in modules.items()
+        }
+        return parts | ({"pretrained": pretrained} if pretrained else {})
 
     def policy(self, explore: bool) -> Policy:
         """Who acts, to collect with (``explore``) or to evaluate."""
@@ -150,7 +162,7 @@ class Agent(L.LightningModule):
             optimizer.step()
             if self.actor_critic is not None:
                 self.actor_critic.critic.follow()
-            self._accumulate(metrics | {f"gradient/{n}": x for n, x in zip(self.parts, norms, strict=True)})
+            self._accumulate(metrics | {f"gradient/{n}": x for n, x in zip(self._names, norms, strict=True)})
         else:
             self._skip()
         optimizer.zero_grad()
@@ -200,10 +212,7 @@ class Agent(L.LightningModule):
         self.log("eval/return", self.last_return, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
-            for part, rate in zip(self.parts.values(), self.rates, strict=True)
-        ]
+        groups = [{"params": part, "lr": rate} for part, rate in zip(self.parts.values(), self.rates, strict=True)]
         return torch.optim.Adam(groups, eps=self.adam_epsilon, fused=True)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -124,7 +124,7 @@ class Record(Callback):
     def _strips(self, agent: Agent, data: Experience, name: str) -> None:
         with data.replay.aside():
             batch = data.replay.sample(8, max(data.length, 20))
-        dream = open_loop(agent.world_model, type(batch)(*(x.to(agent.device) for x in batch)))
+        dream = open_loop(agent.world_model, batch.map(lambda x: x.to(agent.device)))
         path = self.folder.videos / f"open_loop_{name}.png"
         path.parent.mkdir(exist_ok=True)
         strip(dream).save(path)

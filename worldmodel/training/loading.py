@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
@@ -30,11 +29,10 @@ def load_run(
         UserError: the folder holds no run, or the checkpoint is missing, damaged or of another configuration.
     """
     run = RunFolder(folder)
-    if not run.config.exists():
-        raise UserError(f"{folder} holds no run: there is no {run.config}")
+    held = run.read_config()
     path = Path(checkpoint) if checkpoint else run.best if run.best.exists() else run.last
     state = load_checkpoint(path)
-    agent, data = _build(run.config, environments)
+    agent, data = _build(run.config, held, environments)
     try:
         agent.load_state_dict(state["state_dict"])
         agent.on_load_checkpoint(state)
@@ -45,19 +43,20 @@ def load_run(
     return agent.eval(), data
 
 
-def _build(config: Path, environments: int | None) -> tuple[Agent, Experience]:
+def _build(config: Path, held: dict[str, Any], environments: int | None) -> tuple[Agent, Experience]:
     """Agent and data, as the command line builds them."""
     parser = Parser()
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.add_lightning_class_args(Experience, "data")
     parser.add_lightning_class_args(Agent, "model")
     link(parser)
-    held = yaml.safe_load(config.read_text())
-    settings = {name: held[name] for name in ("seed_everything", "data", "model")}
+    settings = {"seed_everything": held.get("seed_everything", 0), "data": held["data"], "model": held["model"]}
     if environments is not None:
         settings["data"]["num_envs"] = environments
     try:
         built = parser.instantiate_classes(parser.parse_object(settings))
+    except UserError as cause:  # the run is of another version, or its config was edited
+        raise UserError(f"{config}: {cause}") from cause
     except ValueError as cause:
         raise UserError(reason(cause)) from cause
     return built.model, built.data
