@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from worldmodel.insight.calibration import (
     auroc,
     coverage,
     expected_calibration_error,
+    fit_temperature,
     interval,
     interval_scale,
     joined,
@@ -22,8 +22,8 @@ from worldmodel.insight.calibration import (
     rank_correlation,
 )
 from worldmodel.insight.dreams import pixel_disagreement, reward_disagreement
+from worldmodel.insight.report import filter_doubts
 from worldmodel.insight.shifts import SHIFTS, shifted
-from worldmodel.insight.uncertainty import entropy, information, pairwise
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import SequenceBatch
 
@@ -41,15 +41,12 @@ def one_step(model: WorldModel, batch: SequenceBatch) -> dict[str, np.ndarray]:
     """Doubts (N, T - 1) of the step to each record but the first, from the filtered state before it."""
     torch.manual_seed(0)
     found = model.observe(batch, mode=True)
-    latents, prior, deter = model.latents, found.prior[:, :, 1:], found.state.deter[:, 1:]
-    doubts = {
-        "entropy": entropy(latents, prior),
-        "epistemic": model.doubt(prior),
-        "information": information(latents, prior),
-        "pairwise": pairwise(latents, prior),
+    prior, deter, doubts = found.prior[:, :, 1:], found.state.deter[:, 1:], filter_doubts(model, found)
+    surprise = doubts.pop("surprise")
+    doubts |= {
         "reward": reward_disagreement(model, deter, prior),
         "pixels": pixel_disagreement(model, deter, prior),
-        "surprise": latents.kl(found.state.params[:, 1:], latents.mixture(prior)),  # needs the image, no dream has it
+        "surprise": surprise,
     }
     return {name: doubt.numpy() for name, doubt in doubts.items()}
 
@@ -111,8 +108,7 @@ def calibrated(errors: HorizonErrors, case: str) -> list[Row]:
             scale = interval_scale(error[at][a], width[at][a])
             low, high = interval(torch.zeros_like(error[at][b]), width[at][b], scale)
             inside.append(coverage(error[at][b], low, high))
-            # by the median, for errors have heavier tails than a Gaussian: those would make all the rest too wide
-            temperature = interval_scale(error[at][a], width[at][a], level=0.5) / NormalDist().inv_cdf(0.75)
+            temperature = fit_temperature(width[at][a], error[at][a])
             raw.append(expected_calibration_error(width[at][b], error[at][b]))
             tempered.append(expected_calibration_error(temperature * width[at][b], error[at][b]))
             if horizon in HORIZONS:

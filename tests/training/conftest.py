@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,22 @@ def words(folder: Path, *more: str) -> list[str]:
 def files(folder: Path) -> dict[str, bytes]:
     """All that a folder holds."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line that fails; gives its one line."""
+
+    def fails(given: list[str]) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run(given)
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("worldmodel: ") and error.count("\n") == 1, error
+        return error
+
+    return fails
 
 
 @pytest.fixture(autouse=True)

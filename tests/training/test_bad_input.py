@@ -31,22 +31,6 @@ def policy(name: str) -> list[str]:
 DRIVEN = policy("mppi")
 
 
-@pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command line that fails; gives its one line."""
-
-    def fails(given: list[str]) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run(given)
-        assert end.value.code == 2
-        error = capsys.readouterr().err
-        assert error.startswith("worldmodel: ") and error.count("\n") == 1, error
-        return error
-
-    return fails
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -118,7 +102,9 @@ def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -
     ("given", "message"),
     [
         ([], "fit,validate"),
-        (["fitt"], "invalid choice: 'fitt'"),
+        (["fitt"], "no command fitt: did you mean fit?"),
+        (["imagin", "--run", "x"], "no command imagin: did you mean imagine?"),
+        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export"),
         (["fit"], "say what to run"),
         (["validate", "--run", "{empty}"], "holds no run"),
         (["validate", "--config", str(CONFIGS / "base.yaml"), "--run", "{empty}"], "there is no checkpoint"),

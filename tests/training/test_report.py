@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import html
 import json
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.insight.browser import needs_chromium, opened
 from tests.training.conftest import files
 from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
@@ -19,6 +23,7 @@ from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
+from worldmodel.training.run import RunFolder
 
 SHORT = ["--episodes", "4", "--horizon", "6", "--context", "2"]
 
@@ -35,9 +40,12 @@ def test_the_command_writes_a_page_and_a_table(
     assert f"wrote {finished}/report.html and {finished}/calibration.json\n" == capsys.readouterr().out
 
     assert "http://" not in page and "https://" not in page
-    sources = re.findall(r'src="(.{22})', page)
-    assert len(sources) == 7 and set(sources) == {"data:image/png;base64,"}
-    for words in ("PointReach", "SharedTrunk, K = 3", "<td>best.ckpt</td>", "half by actor", "16, of which 8 to fit"):
+    sources = Counter(re.findall(r'(?:src|poster)="data:(.+?);base64,', page))
+    assert sources == {"image/png": 8 + 2, "video/mp4": 2} and len(re.findall(r"src=|poster=", page)) == 12
+    told = ("PointReach", "SharedTrunk, K = 3", "<td>best.ckpt</td>", "half by actor", "16, of which 8 to fit")
+    config = html.escape((finished / "config.yaml").read_text())
+    cost = ("minutes, evaluations apart", "the median", "world model ", "actor and critic ", " MB</td>")
+    for words in (*told, *cost, config, "worldmodel validate --run RUN --policy"):
         assert words in page, words
 
     rows = json.loads(numbers)
@@ -49,7 +57,7 @@ def test_the_command_writes_a_page_and_a_table(
     best = str(finished / "checkpoints" / "best.ckpt")
     run(["report", "--run", str(finished), *SHORT, "--checkpoint", best, "--out", str(tmp_path / "new" / "again.html")])
     assert (tmp_path / "new" / "again.html").read_text() == page
-    assert (finished / "calibration.json").read_text() == numbers
+    assert (tmp_path / "new" / "calibration.json").read_text() == numbers
     assert not (finished / "report.html").exists()
 
 
@@ -78,10 +86,52 @@ def test_mistakes(finished: Path, capsys: pytest.CaptureFixture[str], given: lis
     assert files(finished) == before
 
 
+def test_a_run_of_which_little_is_left(finished: Path) -> None:
+    shutil.rmtree(finished / "videos")
+    (finished / "metrics.csv").unlink()
+    run(["report", "--run", str(finished), *SHORT])
+    page = (finished / "report.html").read_text()
+    assert f"There is no film of an episode: worldmodel validate --run {finished} makes one." in page
+    assert "there is no metrics.csv" in page and page.count("<video") == 1
+
+
+def test_a_damaged_film(finished: Path) -> None:
+    film = RunFolder(finished).newest_episode()
+    assert film is not None
+    film.write_bytes(b"cut")
+    run(["report", "--run", str(finished), *SHORT])
+    assert "cannot read the film" in (finished / "report.html").read_text()
+
+
+def test_planners_that_were_measured_have_rows(finished: Path) -> None:
+    folder = RunFolder(finished)
+    row = folder.read_evaluations()[-1]
+    folder.add_evaluation(row | {"policy": "cem+value", "return_mean": 123.4, "return_std": 5.6})
+    run(["report", "--run", str(finished), *SHORT])
+    page = (finished / "report.html").read_text()
+    assert "<td>cem+value</td>" in page and "<td>123.4 \u00b1 5.6</td>" in page
+    assert "--policy configs/policy/cem.yaml" not in page
+
+
+def test_the_newest_film_is_of_the_one_who_was_trained(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.newest_episode() is None
+    folder.videos.mkdir()
+    for name in ("episode_0000020_cem.mp4", "open_loop_0000030.mp4"):
+        (folder.videos / name).touch()
+    assert folder.newest_episode() == folder.videos / "episode_0000020_cem.mp4"
+    for name in ("episode_0000008.mp4", "episode_0000010.mp4"):
+        (folder.videos / name).touch()
+    assert folder.newest_episode() == folder.videos / "episode_0000010.mp4"
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words, wanted in (
         (["--help"], "worldmodel report --run RUN"),
+        (["--help"], "worldmodel imagine --run RUN"),
         (["report", "--help"], "records that are dreamt"),
+        (["imagine", "--help"], "the film, .mp4 or .gif"),
+        (["export", "--help"], "of the replay, the newest"),
     ):
         with pytest.raises(SystemExit) as end:
             run(words)
@@ -119,3 +169,13 @@ def test_windows_do_not_overlap_and_keep_to_their_episode(tmp_path: Path) -> Non
         UserError, match=r"horizon 7 is longer than the data: .* takes 8, and the longest episode has 7"
     ):
         report.windows(replay, 1, 7)
+
+
+@needs_chromium
+def test_a_browser_opens_it_from_the_disk_without_a_word(finished: Path) -> None:
+    run(["report", "--run", str(finished), *SHORT])
+    with opened(finished / "report.html") as page:
+        page.wait_for_function("[...document.querySelectorAll('video')].every(film => film.duration > 0)")
+        wide = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+        assert len(wide) == 8 and all(wide)
+        assert page.locator("h2").all_inner_texts()[:5] == ["Run", "Cost", "Learning", "An episode", "Dreams"]

@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from worldmodel.insight.calibration import Reliability
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+LOSSES = {  # by their names in metrics.csv
+    "loss/reconstruction": "reconstruction",
+    "loss/reward": "reward",
+    "loss/dynamics": "dynamics (KL)",
+    "loss/critic": "critic",
+}
 _MARKERS = "osD^vPX"
 _UNITS = {  # of errors
     "latent": ("latent", "mean square error"),
@@ -34,13 +40,17 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
-def learning_curve(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]] = ()) -> Figure:
     """Mean return over environment frames, a line and a band of one deviation for each policy.
 
     Args:
         evaluations: rows of ``evaluations.jsonl``: frames, policy, return_mean, return_std.
+        metrics: rows of ``metrics.csv``; where they have a ``train/return``, it is drawn in grey.
     """
     figure, (axes,) = _figure(1, width=8)
+    explored = np.array([(row["frames"], row["train/return"]) for row in metrics if "train/return" in row])
+    if len(explored):
+        axes.plot(*explored.T, color="0.6", linewidth=1, label="as it explored")
     names = list(dict.fromkeys(_policy(row) for row in evaluations))
     for index, name in enumerate(names):
         rows = sorted((row for row in evaluations if _policy(row) == name), key=lambda row: row["frames"])
@@ -52,7 +62,30 @@ def learning_curve(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
             axes.errorbar(frames, mean, std, color=line, capsize=4)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     _finish(axes, "environment frames", "return of an episode")
-    _legend(axes, len(names))
+    _legend(axes, len(names) + (len(explored) > 0))
+    return figure
+
+
+def loss_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
+    """Those of ``LOSSES`` that were written down, over updates, a panel each; logarithmic where all are above 0.
+
+    Args:
+        metrics: rows of ``metrics.csv``.
+    """
+    names = [name for name in LOSSES if any(name in row for row in metrics)]
+    figure, panels = _figure(len(names), width=2.8, height=3.0)
+    for axes, name in zip(panels, names, strict=True):
+        points = np.array([(row["updates"], row[name]) for row in metrics if name in row])
+        axes.plot(*points.T, color=COLOURS[0], linewidth=1.3)
+        if (points[:, 1] > 0).all():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.set_title(LOSSES[name])
+        _finish(axes, "updates", "loss")
     return figure
 
 

@@ -1,22 +1,19 @@
-"""Does a model know what it does not know? All the numbers of one model, and a file that shows them.
+"""Does a model know what it does not know? All the numbers of one model.
 
 Legend: B sequences, T time, H horizon, n numbers.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.errors import UserError
 from worldmodel.insight.calibration import (
     HorizonErrors,
     Reliability,
@@ -32,7 +29,8 @@ from worldmodel.insight.calibration import (
     reliability,
 )
 from worldmodel.insight.shifts import SHIFTS, Shift, shifted
-from worldmodel.insight.uncertainty import entropy, information
+from worldmodel.insight.uncertainty import entropy, information, pairwise
+from worldmodel.model.rssm import Filtered
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import SequenceBatch
 
@@ -50,7 +48,7 @@ class Calibration(NamedTuple):
     bias: np.ndarray  # (H,) mean of imagined minus real return
     correlation: dict[str, dict[str, np.ndarray]]  # (H,) of pixel and reward error with each measure
     pooled_correlation: dict[str, dict[str, float]]  # the same over all steps at once
-    temperature: float  # what makes the deviation of the reward likely
+    temperature: float  # on the deviation of the reward, by the median error
     ece: dict[str, float]  # of the reward, ``raw`` and with the ``temperature``
     reliability: dict[str, Reliability]  # the same two
     level: float
@@ -116,22 +114,28 @@ def horizon_errors(world_model: WorldModel, batch: SequenceBatch, context: int, 
 
 
 @torch.no_grad()
-def step_measures(world_model: WorldModel, batch: SequenceBatch) -> dict[str, Tensor]:
-    """Doubts of the filter's next step, (n,) for the n records of (B, T) that a record of their episode precedes.
+def filter_doubts(world_model: WorldModel, filtered: Filtered) -> dict[str, Tensor]:
+    """Doubts (B, T - 1) of a filter's step to each record but the first, which comes from nothing.
 
-    ``epistemic``, ``entropy`` and ``information`` are of the prior, before the image is seen. ``surprise`` is
-    KL(posterior || mixture of the priors) in nats, once it has been.
+    ``entropy``, ``epistemic``, ``information`` and ``pairwise`` are of the prior, before the image is seen.
+    ``surprise`` is KL(posterior || mixture of the priors) in nats, once it has been: no dream has it.
     """
-    latents, measures = world_model.latents, []
+    latents, prior = world_model.latents, filtered.prior[:, :, 1:]  # (K, B, T - 1, P)
+    return {
+        "entropy": entropy(latents, prior),
+        "epistemic": world_model.doubt(prior),
+        "information": information(latents, prior),
+        "pairwise": pairwise(latents, prior),
+        "surprise": latents.kl(filtered.state.params[:, 1:], latents.mixture(prior)),
+    }
+
+
+@torch.no_grad()
+def step_measures(world_model: WorldModel, batch: SequenceBatch) -> dict[str, Tensor]:
+    """``filter_doubts`` (n,) of the n records of many sequences (B, T) that a record of their episode precedes."""
+    measures = []
     for part in _chunks(batch):
-        filtered = world_model.observe(part, mode=True)
-        prior = filtered.prior[:, :, 1:]  # (K, b, T - 1, P); the first comes from nothing
-        found = {
-            "epistemic": world_model.doubt(prior),
-            "entropy": entropy(latents, prior),
-            "information": information(latents, prior),
-            "surprise": latents.kl(filtered.state.params[:, 1:], latents.mixture(prior)),
-        }
+        found = filter_doubts(world_model, world_model.observe(part, mode=True))
         measures.append({name: x[~part.is_first[:, 1:]] for name, x in found.items()})
     return {name: torch.cat([x[name] for x in measures]) for name in measures[0]}
 
@@ -184,84 +188,9 @@ def table_rows(
     return rows
 
 
-class Table(NamedTuple):
-    """Rows of words and numbers; the first cell names the row."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str | float]]
-
-
-class Picture(NamedTuple):
-    """A PNG file, and what it shows."""
-
-    png: bytes
-    text: str
-
-
-class Section(NamedTuple):
-    """A heading, and what stands below it: paragraphs, tables, pictures."""
-
-    title: str
-    parts: Sequence[str | Table | Picture]
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
-h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
-p { max-width: 46em; }
-img { max-width: 100%; }
-figure { margin: 1em 0; overflow-x: auto; }
-figcaption { color: #555; font-size: 0.9em; }
-table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2em 0.9em; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-"""
-
-
-def write_html(path: Path | str, sections: Sequence[Section], title: str = "Report") -> None:
-    """One file that needs no other: pictures are inside, nothing is fetched. It appears whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    path = Path(path)
-    body = "\n".join([f"<h2>{html.escape(s.title)}</h2>\n" + "\n".join(map(_part, s.parts)) for s in sections])
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    body = f"<h1>{html.escape(title)}</h1>\n{body}"
-    text = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n</body></html>\n'
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as cause:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write the report {path}: {' '.join(str(cause).split())}") from cause
-
-
-def _part(part: str | Table | Picture) -> str:
-    if isinstance(part, str):
-        return f"<p>{html.escape(part)}</p>"
-    if isinstance(part, Picture):
-        data, text = base64.b64encode(part.png).decode(), html.escape(part.text)
-        image = f'<img src="data:image/png;base64,{data}" alt="{text}">'
-        return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-    lines = [_row("th", part.head), *(_row("td", row) for row in part.rows)]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _row(tag: str, cells: Sequence[str | float]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(_shown(x))}</{tag}>" for x in cells) + "</tr>"
-
-
-def _shown(x: str | float) -> str:
-    if isinstance(x, str):
-        return x
-    return f"{x:,}" if isinstance(x, int) else f"{x:.3g}" if math.isfinite(x) else "\u2013"
-
-
 def _chunks(batch: SequenceBatch) -> list[SequenceBatch]:
-    return [SequenceBatch(*part) for part in zip(*(x.split(_CHUNK) for x in batch), strict=True)]
+    starts = range(0, len(batch.reward), _CHUNK)
+    return [batch.map(itemgetter(slice(start, start + _CHUNK))) for start in starts]
 
 
 def _known(x: Tensor, valid: Tensor) -> np.ndarray:

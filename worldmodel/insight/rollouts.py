@@ -14,11 +14,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from worldmodel.control.imagine import imagine
+from worldmodel.insight.canvas import DARK, DREAMT, SEEN
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, SequenceBatch
-
-_DARK, _SEEN, _DREAMT = 40, (235, 235, 235), (255, 140, 0)
 
 
 class OpenLoop(NamedTuple):
@@ -63,13 +62,13 @@ def open_loop(
     if not 0 < context < length:
         raise ValueError(f"context must be from 1 to {length - 1} for sequences of {length}, got {context}")
     batch, valid = _longest(batch, context, sequences)
-    seen = world_model.observe(SequenceBatch(*(x[:, :context] for x in batch)), mode=mode)
+    seen = world_model.observe(batch.map(lambda x: x[:, :context]), mode=mode)
     start = LatentState(*(x[:, -1] for x in seen.state))
     actions = iter(batch.action[:, context:].unbind(1))
     dreamt = imagine(world_model, lambda _: next(actions), start, length - context, choice or Mixture(), mode)
     feature = torch.cat([seen.state.feature, dreamt.state.feature[:, 1:]], 1)  # (N, T, F)
     doubt = world_model.doubt(seen.prior)  # (N, context)
-    truth = _at_decoder_size(world_model, batch.image)
+    truth = at_decoder_size(world_model, batch.image)
     dream = world_model.decoder.image(feature)
     difference = (truth.int() - dream.int()).abs().to(torch.uint8)
     uncertainty = torch.cat([doubt, dreamt.uncertainty], 1)
@@ -85,10 +84,11 @@ def _longest(batch: SequenceBatch, context: int, sequences: int) -> tuple[Sequen
     valid[:, :context] = False
     valid = valid.cumsum(1) == 0
     chosen = valid.sum(1).argsort(descending=True, stable=True)[:sequences].sort().values
-    return SequenceBatch(*(x[chosen] for x in batch)), valid[chosen]
+    return batch.map(lambda x: x[chosen]), valid[chosen]
 
 
-def _at_decoder_size(world_model: WorldModel, image: Tensor) -> Tensor:
+def at_decoder_size(world_model: WorldModel, image: Tensor) -> Tensor:
+    """Real images (N, T, 3, H, W) uint8 as the decoder would have to draw them, (N, T, 3, h, w) uint8."""
     small = world_model.decoder.pixels.resize(image.flatten(0, 1)).mul(255).round()
     return small.to(torch.uint8).unflatten(0, image.shape[:2])
 
@@ -110,11 +110,11 @@ def strip(rollout: OpenLoop, cell: int = 64) -> Image.Image:
         cell: least side of one frame in the picture, in pixels.
     """
     between = [(0, 0)] * 3 + [(0, 1)] * 2 + [(0, 0)]
-    panels = np.pad(_panels(rollout, cell), between, constant_values=_DARK)
+    panels = np.pad(_panels(rollout, cell), between, constant_values=DARK[0])
     _, count, length, height, width, _ = panels.shape
     left, top, gap = 72, 18, 6
     block = 3 * height + gap
-    canvas = Image.new("RGB", (left + length * width + gap, top + count * block), (_DARK, _DARK, _DARK))
+    canvas = Image.new("RGB", (left + length * width + gap, top + count * block), DARK)
     draw = ImageDraw.Draw(canvas)
     rows = rearrange(panels, "p n t h w c -> n (p h) (t w) c")
     dream_x = left + rollout.context * width
@@ -125,11 +125,11 @@ def strip(rollout: OpenLoop, cell: int = 64) -> Image.Image:
         canvas.paste(Image.fromarray(np.ascontiguousarray(row[:, :split])), (left, y))
         canvas.paste(Image.fromarray(np.ascontiguousarray(row[:, split:])), (dream_x + gap, y))
         for p, name in enumerate(("truth", "dream", "difference")):
-            draw.text((4, y + p * height + height // 2 - 6), name, _SEEN)
-    draw.rectangle((dream_x + 1, 0, dream_x + gap - 2, canvas.height), _DREAMT)
+            draw.text((4, y + p * height + height // 2 - 6), name, SEEN)
+    draw.rectangle((dream_x + 1, 0, dream_x + gap - 2, canvas.height), DREAMT)
     for t in range(length):
         dreamt = t >= rollout.context
-        draw.text((left + t * width + gap * dreamt + 2, 2), str(t), _DREAMT if dreamt else _SEEN)
+        draw.text((left + t * width + gap * dreamt + 2, 2), str(t), DREAMT if dreamt else SEEN)
     return canvas
 
 
@@ -147,6 +147,6 @@ def frames(rollout: OpenLoop, cell: int = 128) -> np.ndarray:
     around = [(0, 0)] * 3 + [(edge, edge)] * 2 + [(0, 0)]
     framed = np.pad(panels, around)
     inside = np.pad(np.ones(panels.shape[3:5], bool), edge)
-    framed[1, :, : rollout.context, ~inside] = _SEEN
-    framed[1, :, rollout.context :, ~inside] = _DREAMT
+    framed[1, :, : rollout.context, ~inside] = SEEN
+    framed[1, :, rollout.context :, ~inside] = DREAMT
     return rearrange(framed, "p n t h w c -> t (n h) (p w) c")

@@ -1,12 +1,15 @@
-"""``worldmodel fit`` and ``worldmodel validate``, on LightningCLI; ``worldmodel report`` beside them."""
+"""``worldmodel fit`` and ``worldmodel validate``, on LightningCLI, and the commands beside them."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import logging
 import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,13 @@ from worldmodel.training.data import Experience
 from worldmodel.training.parser import Parser
 from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder, launched_rank
 
+# modules with a main(words), loaded when they are called for
+COMMANDS = {name: f"worldmodel.training.{name}" for name in ("report", "imagine", "play", "export")}
+_HELP = """beside them, each with a --help of its own:
+worldmodel report --run RUN tells how far a run's doubts can be trusted;
+worldmodel imagine --run RUN --out dream.mp4 films its dreams;
+worldmodel play --run RUN lets you drive them;
+worldmodel export --run RUN --out FOLDER keeps what is needed for these three"""
 _FOLDER = "WORLDMODEL_FOLDER"  # tells the other ranks what the first has named the run
 
 
@@ -54,11 +64,22 @@ class CLI(LightningCLI):
         self.folder = RunFolder(config.run or os.environ.get(_FOLDER, "runs/unnamed"))
         if self.subcommand == "fit":
             dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_link_targets=False))
+            if config.get("ckpt_path") is None and (last := self._last()):
+                config.ckpt_path = last
             self.folder.claim(dumped)
-            if self.folder.last.exists() and config.ckpt_path is None:
-                config.ckpt_path = str(self.folder.last)
         elif config.ckpt_path is None:
             config.ckpt_path = str(self.folder.best if self.folder.best.exists() else self.folder.last)
+
+    def _last(self) -> str | None:
+        """Where training goes on from; None where it begins."""
+        if self.folder.last.exists():
+            return str(self.folder.last)
+        if self.folder.best.exists():
+            raise UserError(
+                f"{self.folder.path} holds no last.ckpt to go on from, only weights: begin another run with "
+                f"--config {self.folder.config} --run runs/NAME"
+            )
+        return None
 
     def instantiate_classes(self) -> None:
         try:
@@ -72,7 +93,7 @@ class CLI(LightningCLI):
         self._get(self.config_init, "console").bind(clock, collect)
         self._get(self.config_init, "checkpoints").bind(self.folder)
         extra = [clock, Truncate(self.folder), collect, Record(self.folder, clock)]
-        trainer = super().instantiate_trainer(plugins=[CheckpointIO()], **kwargs)
+        trainer = super().instantiate_trainer(plugins=[CheckpointIO(resumes=self.subcommand == "fit")], **kwargs)
         # the first to act is the clock, the last the checkpoint
         trainer.callbacks = [*extra, *trainer.callbacks]  # type: ignore[attr-defined]
         if self.subcommand == "fit":
@@ -128,6 +149,22 @@ def _with_run(given: list[str]) -> list[str]:
     raise UserError("say what to run: --config configs/base.yaml begins a run, --run runs/NAME resumes one")
 
 
+def command(given: list[str]) -> Callable[[list[str]], None] | None:
+    """What runs a command beside fit and validate; None for these two.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    name = given[0] if given else "-"
+    if name in COMMANDS:
+        return importlib.import_module(COMMANDS[name]).main
+    names = [*CLI.subcommands(), *COMMANDS]
+    if name.startswith("-") or name in names:
+        return None
+    near = difflib.get_close_matches(name, names, n=1)
+    raise UserError(f"no command {name}: {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(names)}")
+
+
 def quiet() -> None:
     """Silence what a person can do nothing about."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -142,10 +179,8 @@ def run(given: list[str] | None = None) -> None:
     quiet()
     words = sys.argv[1:] if given is None else given
     try:
-        if words[:1] == ["report"]:
-            from worldmodel.training import report  # which imports this module
-
-            return report.main(words[1:])
+        if main := command(words):
+            return main(words[1:])
         CLI(
             Agent,
             Experience,
@@ -154,7 +189,7 @@ def run(given: list[str] | None = None) -> None:
             parser_class=Parser,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            parser_kwargs={"epilog": "worldmodel report --run RUN tells how far a run's doubts can be trusted"},
+            parser_kwargs={"epilog": _HELP},
         )
     except UserError as error:
         print(f"worldmodel: {error}", file=sys.stderr)

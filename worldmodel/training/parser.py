@@ -19,6 +19,7 @@ _UNKNOWN_INSIDE = re.compile(r"Option '([\w.]+)' is not accepted")
 _UNKNOWN_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _NOT_OF_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\.? Got value: (.+?))?(?:\. Got value: .*)?$", re.MULTILINE)
+_REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+?)(?:\.? Got value|$)", re.MULTILINE)
 _CLASS_PATH = re.compile(r"class_path[ =]'([\w.]+)'")
 
 
@@ -42,7 +43,9 @@ def explain(message: str, names: Iterable[str]) -> str:
     """One line that says what jsonargparse's ``message`` means; ``names`` are the options that there are."""
     where = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if found := _UNKNOWN.search(message):
-        return f"no option {found[1]}{_near(found[1], names)}"
+        group = re.search(r"Group '([\w.]+)'", message)
+        name = found[1] if group is None or found[1].startswith(f"{group[1]}.") else f"{group[1]}.{found[1]}"
+        return f"no option {name}{_near(name, names)}"
     if found := _UNKNOWN_INSIDE.search(message):
         owner = _CLASS_PATH.search(message)
         inside = inspect.signature(_load(owner[1])).parameters if owner else []
@@ -51,6 +54,8 @@ def explain(message: str, names: Iterable[str]) -> str:
         return f"{where}: {found[1]} has no {found[2]}{_near(found[2], vars(importlib.import_module(found[1])))}"
     if found := _NOT_OF_KIND.search(message):
         return f"{where}: {found[1]} is no {found[2]}"
+    if where and (found := _REQUIRED.search(message)):
+        return f"{where} lacks a setting that has no default: {found[1]}"
     kinds = [_readable(x[1]) for x in _EXPECTED.finditer(message) if "path" not in x[1]]
     if where and kinds:
         value = re.search(r"Got value: (\S.*?)(?:\. Got value|$)|Given value: (.*)", message, re.MULTILINE)

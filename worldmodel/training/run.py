@@ -33,15 +33,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         UserError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as cause:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
         raise UserError(f"cannot write {path} ({_line(cause)}): is the disk full? The old one is kept") from cause
 
 
@@ -50,27 +51,42 @@ def _line(error: BaseException) -> str:
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Checkpoints written atomically, and read as plain data: a hostile file runs nothing."""
+    """Checkpoints written atomically, and read as plain data: a hostile file runs nothing.
+
+    Args:
+        resumes: training goes on from what is read, so weights alone will not do.
+    """
+
+    def __init__(self, resumes: bool = False) -> None:
+        super().__init__()
+        self.resumes = resumes
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return load_checkpoint(Path(path))
+        checkpoint = load_checkpoint(Path(path), "--ckpt_path")
+        if self.resumes and "optimizer_states" not in checkpoint:
+            raise UserError(f"the checkpoint {path} holds weights only: nothing can be trained on from it")
+        return checkpoint
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, option: str = "--checkpoint") -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``.
+
+    Args:
+        path: of the file.
+        option: by which the command that asks is given another.
 
     Raises:
         UserError: it is missing, cut short, of another program, or holds more than plain data.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: train first, or name another with --ckpt_path")
+        raise UserError(f"there is no checkpoint {path}: train first, or name another with {option}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:
-        hint = "" if path.stem != "last" else "; checkpoints/best.ckpt may serve with --ckpt_path"
+        hint = "" if path.stem != "last" else f"; checkpoints/best.ckpt may serve with {option}"
         raise UserError(f"the checkpoint {path} is damaged or not one of ours ({_line(cause)[:90]}){hint}") from cause
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"the checkpoint {path} is not one of ours: it holds no state_dict")
@@ -112,6 +128,23 @@ class RunFolder:
         text = yaml.safe_dump({k: v for k, v in config.items() if k not in COMMAND}, sort_keys=False)
         write_atomically(self.config, lambda temporary: _write(temporary, text))
 
+    def read_config(self) -> dict[str, Any]:
+        """What ``config.yaml`` holds.
+
+        Raises:
+            UserError: it is not there, no YAML, or lacks what every run has.
+        """
+        if not self.config.exists():
+            raise UserError(f"{self.path} holds no run: there is no {self.config}")
+        try:
+            held = yaml.safe_load(self.config.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as cause:
+            raise UserError(f"{self.config} is no YAML: {_line(cause)}") from cause
+        for name in ("data", "model"):
+            if not isinstance(held, dict) or not isinstance(held.get(name), dict):
+                raise UserError(f"{self.config} has no settings of {name}: it is not a run's, or was cut short")
+        return held
+
     def add_evaluation(self, row: dict[str, Any]) -> None:
         """Append a line to ``evaluations.jsonl``, at once on the disk."""
         with self.evaluations.open("a") as file:
@@ -129,6 +162,16 @@ class RunFolder:
                 continue
         return rows
 
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
+        rows = CSVMetrics(self.path / "metrics.csv").read()
+        return [{name: _number(x) for name, x in row.items() if name and x} for row in rows]
+
+    def newest_episode(self) -> Path | None:
+        """The film of the last evaluation, of who was trained rather than of others; None if there is none."""
+        films = {path: path.stem.split("_", 2)[1:] for path in self.videos.glob("episode_*.mp4")}
+        return max(films, key=lambda path: (len(films[path]) == 1, films[path]), default=None)
+
     def forget_after(self, updates: int) -> None:
         """Drop evaluations later than a checkpoint: the resumed run makes them again."""
         kept = [row for row in self.read_evaluations() if row["updates"] <= updates]
@@ -138,6 +181,13 @@ class RunFolder:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # cut by a kill
+        return float("nan")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -174,7 +224,7 @@ class CSVMetrics(Logger):
 
     def forget_after(self, updates: int) -> None:
         """Keep the rows up to a checkpoint only."""
-        rows = [row for row in self._read() if int(row["updates"]) <= updates]
+        rows = [row for row in self.read() if int(row["updates"]) <= updates]
         self._rewrite(rows)
 
     @rank_zero_only
@@ -182,12 +232,13 @@ class CSVMetrics(Logger):
         row = {"updates": step, **metrics}
         if not set(row) <= set(self._columns):
             self._columns += [name for name in row if name not in self._columns]
-            self._rewrite([*self._read(), row])
+            self._rewrite([*self.read(), row])
             return
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
-    def _read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
+        """All whole rows, as text."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:

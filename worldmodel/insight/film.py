@@ -1,0 +1,176 @@
+"""Films and strips of dreams: frames, the doubt of every step, imagined reward beside the real one.
+
+Legend: N sequences, T time, K members, n branches, F film frames, h x w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from worldmodel.insight.canvas import DREAMT, FAINT, SEEN, Line, Scale, blank, enlarged, font, paste, plot, scale_of
+from worldmodel.insight.futures import Branches, Imagination, beside, branches, following, imagination, in_dream
+from worldmodel.insight.plots import COLOURS
+
+__all__ = [
+    "Branches",
+    "Imagination",
+    "beside",
+    "branches",
+    "following",
+    "imagination",
+    "in_dream",
+    "render_branches",
+    "render_film",
+    "render_strip",
+]
+
+_REAL, _IMAGINED, _DOUBT = COLOURS[5], COLOURS[1], COLOURS[4]
+_WORDS, _PLOT, _GAP = 150, 64, 6  # pixels: margin for words, height of a plot, between things
+_COLUMNS = 40  # frames in a row of a strip, at most
+
+
+def render_strip(found: Imagination, cell: int = 64) -> Image.Image:
+    """Time from left to right, for each sequence: truth, the mixture's dream, each member's, doubt, and reward.
+
+    An orange line stands where the dreams begin, numbers above count the records. Of many records every second is
+    shown, or every third, but the curves are of all.
+
+    Args:
+        found: what to draw.
+        cell: least side of one frame in the picture, in pixels.
+    """
+    rows = enlarged(_rows(found), cell)  # (2 + K, N, T, h, w, 3)
+    names, (kinds, count, length, height, width, _) = _names(found), rows.shape
+    every = -(-length // _COLUMNS)
+    step = (width + 1) / every  # pixels from one record to the next
+    left = _WORDS + step * np.arange(length) + _GAP * (np.arange(length) >= found.context)
+    right, line = int(left[-1] + width), int(_WORDS + step * found.context)
+    block = kinds * (height + 1) + 2 * (_PLOT + _GAP) + 2 * _GAP
+    canvas = blank(right + _GAP, 20 + count * block)
+    draw = ImageDraw.Draw(canvas)
+    shown = range(found.context % every, length, every)  # so that the first of the dream is among them
+    for t in shown:
+        draw.text((left[t] + 2, 3), str(t), DREAMT if t >= found.context else SEEN, font(12))
+    for n in range(count):
+        top = 20 + n * block
+        for row, name in enumerate(names):
+            y = top + row * (height + 1)
+            draw.text((8, y + height // 2 - 8), name, SEEN, font())
+            for t in shown:
+                room = right - int(left[t])
+                paste(canvas, rows[row, n, t][:, :room], int(left[t]), y)
+        _plots(draw, found, n, left + width / 2, (_WORDS, top + kinds * (height + 1) + _GAP, right))
+    draw.rectangle((line + 1, 0, line + _GAP - 3, canvas.height), DREAMT)
+    return canvas
+
+
+def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
+    """A film (F, H, W, 3) uint8, a frame for each record.
+
+    For each sequence: truth, the mixture's dream and each member's side by side, below them doubt and reward with a
+    cursor. Dreams have a white border while they are shown images, and an orange one from where they are not.
+
+    Args:
+        found: what to show.
+        cell: least side of one picture in the film, in pixels.
+    """
+    rows, names = enlarged(_rows(found), cell), _names(found)
+    kinds, count, length, height, width, _ = rows.shape
+    edge, caption = 4, 20
+    wide = max(kinds * (width + 2 * edge + _GAP), _WORDS + 400)
+    block = caption + height + 2 * edge + 2 * (_PLOT + _GAP) + 3 * _GAP
+    top = caption + edge + height + edge + _GAP
+    centres = np.linspace(_WORDS + 8, wide - 14, length)
+    still = blank(wide + _GAP, 20 + count * block)  # what does not move
+    draw = ImageDraw.Draw(still)
+    for n in range(count):
+        for row, name in enumerate(names):
+            draw.text((_GAP + row * (width + 2 * edge + _GAP), 20 + n * block + 2), name, SEEN, font())
+        _plots(draw, found, n, centres, (_WORDS, 20 + n * block + top, wide - 6))
+    frames = []
+    for t in range(length):
+        frame, dreamt = still.copy(), t >= found.context
+        draw = ImageDraw.Draw(frame)
+        words = f"step {t - found.context + 1} of the dream" if dreamt else f"record {t + 1} of {found.context} seen"
+        draw.text((_GAP, 3), words, DREAMT if dreamt else SEEN, font())
+        for n in range(count):
+            y = 20 + n * block + caption
+            for row in range(kinds):
+                x = _GAP + row * (width + 2 * edge + _GAP)
+                if row:
+                    border = (x, y, x + width + 2 * edge - 1, y + height + 2 * edge - 1)
+                    draw.rectangle(border, DREAMT if dreamt else SEEN)
+                paste(frame, rows[row, n, t], x + edge, y + edge)
+                if not row and not found.valid[n, t]:
+                    draw.text((x + edge + width // 2, y + height // 2), "not known", FAINT, font(), anchor="mm")
+            low = 20 + n * block + top
+            draw.line((centres[t], low, centres[t], low + 2 * _PLOT + _GAP), SEEN)
+        frames.append(np.asarray(frame))
+    return np.stack(frames)
+
+
+def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None = None) -> Image.Image:
+    """A row of pictures for each future, its return and mean doubt beside it; below, reward and doubt of all.
+
+    Args:
+        found: what to draw.
+        cell: least side of one frame in the picture, in pixels.
+        names: of the futures; numbers if None.
+    """
+    images = enlarged(found.image, cell)  # (n, H + 1, h, w, 3)
+    count, length, height, width, _ = images.shape
+    every = -(-length // _COLUMNS)
+    left = _WORDS + (width + 1) / every * np.arange(length)
+    right = int(left[-1] + width)
+    colours = [COLOURS[:6][i % 6] for i in range(count)]  # the seventh is black
+    canvas = blank(right + _GAP, 20 + count * (height + 1) + 2 * (_PLOT + _GAP) + _GAP)
+    draw = ImageDraw.Draw(canvas)
+    for t in range(0, length, every):
+        draw.text((left[t] + 2, 3), str(t), DREAMT, font(12))
+    for row, colour in enumerate(colours):
+        y = 20 + row * (height + 1)
+        draw.rectangle((0, y, 4, y + height - 1), colour)
+        words = (
+            names[row] if names else f"future {row + 1}",
+            f"return {found.reward[row].sum():.3g}",
+            f"doubt {found.doubt[row].mean():.3g}",
+        )
+        for line, text in enumerate(words):
+            draw.text((9, y + height // 2 - 24 + 16 * line), text, SEEN, font(12))
+        for t in range(0, length, every):
+            paste(canvas, images[row, t][:, : right - int(left[t])], int(left[t]), y)
+    y = 20 + count * (height + 1) + _GAP
+    for values, least, title, mark in (
+        (found.doubt, Scale(0, 1), "doubt, 1 is usual", 1.0),
+        (found.reward, Scale(0, 0), "imagined reward", None),
+    ):
+        lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
+        box = (_WORDS, y, right, y + _PLOT)
+        plot(draw, box, left[1:] + width / 2, lines, scale_of(values, least=least), title, mark)
+        y += _PLOT + _GAP
+    return canvas
+
+
+def _rows(found: Imagination) -> np.ndarray:
+    """(2 + K, N, T, 3, h, w)"""
+    return np.concatenate([found.truth[None], found.dream[None], found.members])
+
+
+def _names(found: Imagination) -> list[str]:
+    return ["truth", "dream (mixture)", *(f"member {k + 1}" for k in range(len(found.members)))]
+
+
+def _plots(draw: ImageDraw.ImageDraw, found: Imagination, n: int, x: np.ndarray, place: tuple[int, int, int]) -> None:
+    """Doubt and reward of a sequence at (left, top, right); all sequences have the same scales."""
+    left, top, right = place
+    doubt = scale_of(found.doubt, least=Scale(0, 1))
+    reward = scale_of(found.reward, found.imagined_reward, least=Scale(0, 0))
+    plot(draw, (left, top, right, top + _PLOT), x, [Line(found.doubt[n], _DOUBT)], doubt, "doubt, 1 is usual", 1.0)
+    top += _PLOT + _GAP
+    lines = [Line(found.reward[n], _REAL, "real"), Line(found.imagined_reward[n], _IMAGINED, "imagined")]
+    plot(draw, (left, top, right, top + _PLOT), x, lines, reward, "reward of a step")
+    begins = (x[found.context - 1] + x[found.context]) / 2
+    draw.line((begins, top - _PLOT - _GAP, begins, top + _PLOT), DREAMT)

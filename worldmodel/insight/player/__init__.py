@@ -1,0 +1,1 @@
+"""A dream that somebody drives, in a page or in a notebook."""

@@ -1,0 +1,112 @@
+"""Real episodes that dreams begin in, and the simulator that is stepped beside a dream.
+
+Legend: L records, A action size, H x W pixels. Records are aligned as in ``worldmodel.types``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from worldmodel.errors import UserError
+from worldmodel.experience.collector import Policy
+from worldmodel.experience.replay import Replay
+from worldmodel.experience.vector import Environments
+from worldmodel.types import Observation
+
+
+class Recorded(NamedTuple):
+    """A real episode."""
+
+    name: str  # such as who acted in it
+    image: np.ndarray  # (L, 3, H, W) uint8
+    action: np.ndarray  # (L, A) float32
+    reward: np.ndarray  # (L,) float32
+    number: int | None = None  # by which a Reality can play it again; None where none can
+
+
+class RealStep(NamedTuple):
+    """What the simulator answers to an action."""
+
+    image: np.ndarray  # (3, H, W) uint8
+    reward: float
+    ended: bool  # the episode ends here, for whatever reason
+
+
+class Reality:
+    """One environment that plays an episode again up to a record, and goes on from there under other actions.
+
+    Seed and actions determine every state, so the start is the same to the last bit.
+
+    Args:
+        environments: a vector of one.
+
+    Raises:
+        ValueError: there are more.
+    """
+
+    def __init__(self, environments: Environments) -> None:
+        if environments.num_envs != 1:
+            raise ValueError(f"reality is one environment, got {environments.num_envs}: set num_envs to 1")
+        self._environments, self._next, self._running = environments, 0, False
+
+    def record(self, policy: Policy, name: str) -> Recorded:
+        """Run the next whole episode; the n-th call gives episode n, whoever acts."""
+        environments, number = self._environments, self._next
+        nothing = np.zeros((1, environments.action.size), np.float32)
+        environments.load_state_dict({"episodes": [number], "running": [False], "actions": [nothing[:0]]})
+        action, memory = nothing, policy.initial(1)
+        step = environments.step(nothing)
+        rows = [(step.image[0], nothing[0], step.reward[0])]
+        while not step.is_last[0]:
+            seen = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first))
+            with torch.no_grad():
+                drawn, memory = policy(seen, memory)
+            action = drawn.float().cpu().numpy()
+            step = environments.step(action)
+            rows.append((step.image[0], action[0], step.reward[0]))
+        self._next, self._running = number + 1, False
+        return Recorded(name, *(np.stack(x) for x in zip(*rows, strict=True)), number)
+
+    def begin(self, episode: Recorded, record: int) -> None:
+        """Bring the simulator to a record of an episode.
+
+        Raises:
+            ValueError: the episode has no number.
+        """
+        if episode.number is None:
+            raise ValueError(f"the episode {episode.name!r} cannot be played again: its number is not known")
+        actions = episode.action[1 : record + 1]
+        state = {"episodes": [episode.number + 1], "running": [True], "actions": [actions]}
+        self._environments.load_state_dict(state)
+        self._running = True
+
+    def step(self, action: np.ndarray) -> RealStep | None:
+        """Take an action (A,), one-hot when discrete. None where the episode is over."""
+        if not self._running:
+            return None
+        step = self._environments.step(action[None])
+        self._running = not step.is_last[0]
+        return RealStep(step.image[0], float(step.reward[0]), bool(step.is_last[0]))
+
+    def close(self) -> None:
+        self._environments.close()
+
+
+def from_replay(replay: Replay, count: int = 4) -> list[Recorded]:
+    """The newest ``count`` episodes of a replay. Their seeds are not stored, so they cannot be played again.
+
+    Raises:
+        UserError: the replay is empty.
+    """
+    paths = sorted(replay.directory.glob("*.npy"))[-count:]
+    if not paths:
+        raise UserError(f"the replay {replay.directory} is empty: collect an episode first")
+    episodes = []
+    for path in paths:
+        records = np.load(path, allow_pickle=False)
+        name = f"episode {int(path.stem.partition('-')[0])}"
+        episodes.append(Recorded(name, *(records[x].copy() for x in ("image", "action", "reward"))))
+    return episodes

@@ -1,0 +1,90 @@
+"""``worldmodel export``: a small folder of what a run has learned, to look at and to play with, not to train on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldmodel.errors import UserError
+from worldmodel.training.parser import Parser
+from worldmodel.training.run import RunFolder, load_checkpoint, write_atomically
+
+_KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "callbacks", "agent")
+
+
+def main(given: list[str]) -> None:
+    """Run ``worldmodel export`` with these arguments, the name of the command left out.
+
+    Raises:
+        UserError: something that the person at the keyboard can mend.
+    """
+    text = "Keep what a run has learned in a small folder, for report, imagine and play."
+    parser = Parser(prog="worldmodel export", description=text)
+    parser.add_function_arguments(export)
+    export(**parser.parse_args(given).as_dict())
+
+
+def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5, half: bool = False) -> None:
+    """Copy what is needed to look at a run: configuration, weights, evaluations, and its last episodes.
+
+    Args:
+        run: the run's folder.
+        out: the folder to make; it may be there, but empty.
+        checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
+        episodes: of the replay, the newest of the first process.
+        half: keep matrices as float16, in half the space.
+
+    Raises:
+        UserError: there is no such run or checkpoint, there is something in the way, or the disk is full.
+    """
+    source, target = RunFolder(run), RunFolder(out)
+    if not source.config.exists():
+        raise UserError(f"{run} holds no run: there is no {source.config}")
+    if episodes < 0:
+        raise UserError(f"episodes is {episodes}: it must be 0 or more")
+    if target.path.exists() and (not target.path.is_dir() or any(target.path.iterdir())):
+        raise UserError(f"{out} is not empty: name a folder that is, or is not there yet")
+    used = Path(checkpoint) if checkpoint else source.best if source.best.exists() else source.last
+    weights = light(load_checkpoint(used), half)
+    write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
+    shard = source.path / "replay" / "rank_0"
+    stored = sorted(shard.glob("*.npy"))
+    newest = stored[max(0, len(stored) - episodes) :]
+    for path in (source.config, source.evaluations, *shard.glob("*.json"), *newest):
+        if path.exists():
+            _copy(path, target.path / path.relative_to(source.path))
+    size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
+    print(f"wrote {out}: {size / 1e6:.1f} MB, {len(newest)} episodes")
+
+
+def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
+    """A checkpoint without what only training needs: weights and counters.
+
+    Args:
+        checkpoint: as ``load_checkpoint`` reads it.
+        half: matrices as float16; they are float32 again in the model that takes them in.
+    """
+    kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
+    if half:
+        kept["state_dict"] = {name: _halved(x) for name, x in checkpoint["state_dict"].items()}
+    ranks = [{"collector": {"counters": rank["collector"]["counters"]}} for rank in checkpoint["Experience"]["ranks"]]
+    return kept | {"Experience": {"ranks": ranks}}
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Scalars and vectors stay: they are small, and some are statistics."""
+    if x.dim() < 2 or x.dtype != torch.float32:
+        return x
+    smaller = x.half()
+    return smaller if smaller.isfinite().all() else x
+
+
+def _copy(path: Path, target: Path) -> None:
+    def write(temporary: Path) -> None:
+        shutil.copyfile(path, temporary)
+
+    write_atomically(target, write)

@@ -1,0 +1,196 @@
+"""What stands in a run's report, section by section."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from worldmodel.errors import UserError
+from worldmodel.insight import plots
+from worldmodel.insight.film import Imagination, render_film
+from worldmodel.insight.page import Details, Film, Part, Picture, Section, Table
+from worldmodel.insight.report import Calibration
+from worldmodel.insight.rollouts import OpenLoop, strip
+from worldmodel.insight.video import mp4_bytes, read_mp4
+from worldmodel.training.agent import Agent
+from worldmodel.training.data import Experience
+from worldmodel.training.run import RunFolder
+
+
+def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, more: Mapping[str, str]) -> Section:
+    """Which model this is, and all its settings."""
+    transition = agent.world_model.rssm.transition
+    facts: dict[str, str | float] = {
+        "task": data.task,
+        "transition": f"{type(transition).__name__}, K = {transition.members}",
+        "latents": type(agent.world_model.latents).__name__,
+        "weights": checkpoint.name,
+        **more,
+    }
+    config = Details("config.yaml: every setting of the run", folder.config.read_text())
+    return Section("Run", [Table(("", ""), [*facts.items()]), config])
+
+
+def cost(
+    agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, metrics: Sequence[Mapping[str, float]]
+) -> Section:
+    """What it took to train, and what there is to carry."""
+    seconds = [row["seconds"] for row in folder.read_evaluations() if "seconds" in row]
+    speed = [row["updates_per_second"] for row in metrics if "updates_per_second" in row]
+    modules = {"world model": agent.world_model} | (
+        {} if agent.actor_critic is None else {"actor and critic": agent.actor_critic}
+    )
+    sizes = [f"{name} {sum(p.numel() for p in module.parameters()):,}" for name, module in modules.items()]
+    facts: dict[str, str | float] = {
+        "environment frames": data.frames,
+        "updates": agent.updates,
+        "trained for": f"{max(seconds) / 60:,.1f} minutes, evaluations apart" if seconds else "not known",
+        "updates a second": f"{np.median(speed):.1f}, the median" if speed else "not known",
+        "parameters": ", ".join(sizes),
+        "checkpoint": f"{checkpoint.stat().st_size / 1e6:.1f} MB",
+    }
+    return Section("Cost", [Table(("", ""), [*facts.items()])])
+
+
+def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]]) -> Section:
+    """Returns and losses as they went."""
+    parts: list[Part] = []
+    if evaluations:
+        curve = plots.learning_curve(evaluations, metrics)
+        parts.append(Picture(plots.to_png(curve), "Evaluations: mean, and one standard deviation."))
+        last = {row.get("policy", "actor"): row for row in evaluations}
+        rows = [
+            (
+                policy,
+                row["updates"],
+                row["frames"],
+                len(row["returns"]),
+                f"{row['return_mean']:.1f} \u00b1 {row['return_std']:.1f}",
+            )
+            for policy, row in last.items()
+        ]
+        parts.append(Table(("who acts, at the last", "updates", "frames", "episodes", "return"), rows))
+        if len(last) == 1:
+            parts.append("Others can be measured on it: worldmodel validate --run RUN --policy configs/policy/cem.yaml")
+    else:
+        parts.append("The run has not been evaluated yet.")
+    if any(name in row for row in metrics for name in plots.LOSSES):
+        parts.append(Picture(plots.to_png(plots.loss_curves(metrics)), "Losses on batches of the replay."))
+    else:
+        parts.append("Nothing is known of its losses: there is no metrics.csv.")
+    return Section("Learning", parts)
+
+
+def episode(folder: RunFolder) -> Section:
+    """The film of the last evaluation."""
+    path = folder.newest_episode()
+    lacking = f"There is no film of an episode: worldmodel validate --run {folder.path} makes one."
+    if path is None:
+        return Section("An episode", [lacking])
+    try:
+        frames = read_mp4(path)
+    except UserError as cause:
+        return Section("An episode", [f"{cause}. {lacking}"])
+    _, updates, *policy = path.stem.split("_", 2)
+    who = f", driven by {policy[0]}" if policy else ""
+    text = f"The first episode of the evaluation after {int(updates):,} updates{who}."
+    return Section("An episode", [Film(path.read_bytes(), _png(frames[len(frames) // 2]), text)])
+
+
+def dreams(rollout: OpenLoop, film: Imagination, found: Calibration) -> Section:
+    """What it dreams of held-out sequences, and how dreams go wrong."""
+    frames = render_film(film)
+    text = "Held-out sequences. Borders are orange once the model is shown no more images."
+    moving = Film(mp4_bytes(frames, fps=8), _png(frames[(film.context + len(frames)) // 2]), text)
+    file = io.BytesIO()
+    strip(rollout).save(file, format="png")
+    still = Picture(file.getvalue(), "Others. Right of the orange line the model is shown no more images.")
+    return Section("Dreams", [moving, still, *_errors(found)])
+
+
+def _png(frame: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format="png")
+    return file.getvalue()
+
+
+def _table(head: Sequence[str], lines: Mapping[str, Sequence[float]]) -> Table:
+    rows: list[list[str | float]] = [[name, *values] for name, values in lines.items()]
+    return Table(head, rows)
+
+
+def _at(values: np.ndarray) -> list[float]:
+    """The values of some steps."""
+    return [float(values[step - 1]) for step in _some(len(values))]
+
+
+def _some(horizon: int) -> list[int]:
+    return sorted({1, *(math.ceil(horizon * share) for share in (0.25, 0.5, 0.75, 1))})
+
+
+def _errors(found: Calibration) -> list[Part]:
+    figure = plots.error_by_horizon(found.errors, found.bias)
+    head = ("error", *(f"step {step}" for step in _some(len(found.bias))))
+    lines = found.errors | {"imagined minus real return": found.bias}
+    return [
+        Picture(plots.to_png(figure), "How dreams go wrong. Of all held-out sequences."),
+        _table(head, {name: _at(x) for name, x in lines.items()}),
+    ]
+
+
+def doubts(found: Calibration) -> list[Section]:
+    """Does doubt go with error, and is it of the right size?"""
+    correlation = Picture(
+        plots.to_png(plots.correlation_by_horizon(found.correlation)),
+        "Spearman's rank correlation of doubt and error. Gaps: all sequences have the same doubt.",
+    )
+    names = next(iter(found.correlation.values()))
+    pooled = {name: [each[name] for each in found.pooled_correlation.values()] for name in names}
+    labels = {"raw": "as it is", "temperature": f"times {found.temperature:.3g}"}
+    curves = {labels[name]: curve for name, curve in found.reliability.items()}
+    return [
+        Section(
+            "Does doubt go with error?",
+            [correlation, "Over all steps at once:", _table(("measure", *found.pooled_correlation), pooled)],
+        ),
+        Section(
+            "Is doubt of the right size?",
+            [
+                "The deviation of a reward is the spread of the members' rewards and a small floor. A temperature, a "
+                "factor on it, is fitted on half of the episodes; all that follows is of the other half.",
+                Picture(plots.to_png(plots.reliability_curve(curves)), "Reliability of the reward's deviation."),
+                _table(
+                    ("deviation of the reward", "calibration error, from 0 to 0.5"),
+                    {labels[name]: [error] for name, error in found.ece.items()},
+                ),
+                Picture(
+                    plots.to_png(plots.coverage_by_horizon(found.coverage, found.level)),
+                    "Coverage of intervals, each step scaled on its own (split conformal). Gaps: too few sequences.",
+                ),
+                _table(
+                    ("coverage with one scale for all steps", "asked for", "covered"),
+                    {name: [found.level, x] for name, x in found.pooled_coverage.items()},
+                ),
+            ],
+        ),
+    ]
+
+
+def noticed(aurocs: Mapping[str, Mapping[str, float]]) -> Section:
+    """Does doubt tell strange images from usual ones?"""
+    figure = plots.auroc_bars(aurocs)
+    rows = {shift: list(values.values()) for shift, values in aurocs.items()}
+    return Section(
+        "Does it notice images that it has never seen?",
+        [
+            Picture(plots.to_png(figure), "How surely the doubt of one step tells shifted images from real ones."),
+            _table(("shift", *next(iter(aurocs.values()))), rows),
+            "Surprise has seen the image that it judges. The others are doubts of what comes next.",
+        ],
+    )
