@@ -9,6 +9,7 @@ import pytest
 
 from worldmodel.errors import UserError
 from worldmodel.experience.environments import make_environment
+from worldmodel.experience.rendering import Quality
 
 TOY = "worldmodel.experience.toy:PointReach"
 DISCRETE = "worldmodel.experience.toy:DiscretePointReach"
@@ -76,6 +77,20 @@ def test_repeat_sums_rewards_renders_once_and_stops_at_the_end() -> None:
     second = env.step(np.zeros(2, np.float32))
     assert (second[1], second[2], second[4]["frames"]) == (2.0, True, 2)
     assert env.unwrapped.renders == 3
+
+
+@pytest.mark.parametrize("quality", ["fast", "reference"])
+def test_several_cameras_stand_side_by_side(quality: Quality) -> None:
+    cameras = [0, 1]
+    both, *alone = (
+        make_environment("cartpole_swingup", size=32, camera=camera, quality=quality) for camera in (cameras, *cameras)
+    )
+    images = [env.reset(seed=0)[0] for env in (both, *alone)]
+    assert both.observation_space.shape == images[0].shape == (3, 32, 64)
+    np.testing.assert_array_equal(images[0], np.concatenate(images[1:], 2))
+    assert not np.array_equal(*images[1:])
+    with pytest.raises(UserError, match="no camera 7"):
+        make_environment("cartpole_swingup", camera=[0, 7])
 
 
 def test_toy_is_learnable_and_discrete_moves() -> None:
@@ -162,6 +177,7 @@ ctypes.CDLL = ctypes.cdll._dlltype = Missing
 os.environ["MUJOCO_GL"] = "egl"
 from worldmodel.errors import UserError
 from worldmodel.experience.environments import make_environment
+from worldmodel.experience.rendering import Quality
 try:
     make_environment("cartpole_balance")
 except UserError as error:

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from tests.training.conftest import CONFIGS, TINY
 from tests.training.test_configs import BASE, SHORT, check, fit, shipped, written
-from worldmodel.experience import environments
-from worldmodel.experience.environments import Picture
 from worldmodel.experience.toy import PointReach
 from worldmodel.training.run import load_checkpoint
 
@@ -88,7 +86,7 @@ MORE: dict[str, Callable[[Path], list[str]]] = {  # what each needs, and what ma
     "r3m": lambda folder: of_resnet(folder, "r3m", lang_rew=torch.zeros(3)),
     "resnet18": lambda _: option(size=32),
     "siglip2": lambda folder: of_timm(folder, "vit_base_patch16_siglip_224", 32),
-    "two_cameras": lambda _: ["--data.task", f"{__name__}:TwoCameras"],
+    "two_cameras": lambda _: ["--data.task", f"{__name__}:TwoCameras", "--data.size", "32"],
     "vc1": of_vc1,
     "vip": lambda folder: of_resnet(folder, "vip", goal=torch.zeros(3)),
     "vit": lambda folder: of_torchvision(folder, "vit_b_16", image_size=32) + option(size=32),
@@ -106,17 +104,6 @@ class TwoCameras(PointReach):
         return np.concatenate([image, image[:, ::-1]], 1)
 
 
-class Wide(Picture):
-    """Leaves images as they are."""
-
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.observation_space = spaces.Box(0, 255, (3, 32, 64), np.uint8)
-
-    def _draw(self, observation: Any) -> np.ndarray:
-        return np.ascontiguousarray(np.zeros((3, 32, 64), np.uint8) if self.blind else observation.transpose(2, 0, 1))
-
-
 def test_every_file_is_known() -> None:
     assert {path.stem for path in shipped("encoder")} == set(MORE)
 
@@ -124,8 +111,6 @@ def test_every_file_is_known() -> None:
 @pytest.mark.parametrize("name", MORE)
 def test_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    if name == "two_cameras":
-        monkeypatch.setattr(environments, "Picture", Wide)
     more = MORE[name](tmp_path)
     configs = [BASE, TINY, CONFIGS / f"encoder/{name}.yaml", written(tmp_path, "short", SHORT)]
     fit(tmp_path, configs, "--data.action_repeat", "8", *more)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Quality
+from worldmodel.experience.rendering import Cameras, Quality
 
 
 def make_environment(
@@ -22,7 +22,7 @@ def make_environment(
     *,
     size: int = 64,
     action_repeat: int = 1,
-    camera: int | str | None = None,
+    camera: Cameras = None,
     quality: Quality = "fast",
     pixels: bool = False,
 ) -> gymnasium.Env:
@@ -33,14 +33,15 @@ def make_environment(
             ``ale_py:ALE/Pong-v5``), or a factory ``package.module:callable`` that returns a Gymnasium environment.
         size: height and width of the images, in pixels.
         action_repeat: environment frames for each action; rewards are summed, the last frame is drawn.
-        camera: name or number of a dm_control camera; by default the one that benchmarks use.
+        camera: name or number of a dm_control camera; by default the one that benchmarks use. Of several, views stand
+            side by side in one image; a task that draws itself must then give as many views, (H, V * H, 3).
         quality: how dm_control draws, ``fast`` or ``reference`` (its own pixels).
         pixels: render environments whose observations are not images (render_mode ``rgb_array``).
 
     Returns:
-        An environment with ``Box(0, 255, (3, size, size), uint8)`` observations and actions ``Box(-1, 1, (A,))``
-        (rescaled to the task's bounds) or ``Discrete``. ``info["frames"]`` counts the frames a step took. The seed
-        given to ``reset`` determines the episode.
+        An environment with ``Box(0, 255, (3, size, V * size), uint8)`` observations of V cameras, and actions
+        ``Box(-1, 1, (A,))`` (rescaled to the task's bounds) or ``Discrete``. ``info["frames"]`` counts the frames a
+        step took. The seed given to ``reset`` determines the episode.
 
     Raises:
         UserError: the task is unknown, draws no image, or has actions of another kind.
@@ -48,14 +49,15 @@ def make_environment(
     for name, value in (("size", size), ("action_repeat", action_repeat)):
         if value < 1:
             raise UserError(f"{name} is {value}: it must be 1 or more")
+    views = len(camera) if isinstance(camera, list) else 1
+    if not views:
+        raise UserError("camera is an empty list: name at least one")
     env, rendered = _build(task, size, camera, quality, pixels)
     env = Guard(env, task, action_repeat)
-    return NormalAction(Picture(env, task, size, rendered or pixels), task)
+    return NormalAction(Picture(env, task, (size, views * size), rendered or pixels), task)
 
 
-def _build(
-    task: str, size: int, camera: int | str | None, quality: Quality, pixels: bool
-) -> tuple[gymnasium.Env, bool]:
+def _build(task: str, size: int, camera: Cameras, quality: Quality, pixels: bool) -> tuple[gymnasium.Env, bool]:
     """The task's own environment, and whether its pictures have to be rendered."""
     if _is_factory(task):
         return _from_factory(task), False
@@ -143,9 +145,9 @@ class Guard(gymnasium.Wrapper):
 
 
 class Picture(gymnasium.Wrapper):
-    """Observations as (3, size, size) uint8. While ``blind`` nothing is drawn and the image is black."""
+    """Observations as (3, H, W) uint8, H and W = ``size``. While ``blind`` nothing is drawn and the image is black."""
 
-    def __init__(self, env: gymnasium.Env, task: str, size: int, render: bool) -> None:
+    def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int], render: bool) -> None:
         super().__init__(env)
         space = env.observation_space
         image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and _is_image(space.shape)
@@ -154,7 +156,7 @@ class Picture(gymnasium.Wrapper):
         if not image and env.render_mode != "rgb_array":
             raise UserError(f"task {task!r} cannot be drawn: its render_mode is {env.render_mode}, not rgb_array")
         self._task, self._size, self._render, self.blind = task, size, not image, False
-        self.observation_space = spaces.Box(0, 255, (3, size, size), np.uint8)
+        self.observation_space = spaces.Box(0, 255, (3, *size), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
@@ -168,10 +170,10 @@ class Picture(gymnasium.Wrapper):
         if self.blind:
             return np.zeros(self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
         image = np.asarray(self._rendered() if self._render else observation)
-        if image.shape[:2] != (self._size, self._size):
-            image = np.asarray(Image.fromarray(image.squeeze()).resize((self._size, self._size), Image.Resampling.BOX))
-        image = image.reshape(self._size, self._size, -1)
-        return np.ascontiguousarray(np.broadcast_to(image, (self._size, self._size, 3)).transpose(2, 0, 1))
+        if image.shape[:2] != self._size:
+            image = np.asarray(Image.fromarray(image.squeeze()).resize(self._size[::-1], Image.Resampling.BOX))
+        image = image.reshape(*self._size, -1)
+        return np.ascontiguousarray(np.broadcast_to(image, (*self._size, 3)).transpose(2, 0, 1))
 
     def _rendered(self) -> Any:
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dm_control.mujoco import Physics
 
 Quality = Literal["fast", "reference"]
+Cameras = int | str | list[int | str] | None  # one, several, or a task's own choice
 
 _PACKAGES = {"osmesa": "libosmesa6", "glfw": "libglfw3 libgl1"}
 _EGL_PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0"

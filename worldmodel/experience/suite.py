@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Quality, import_suite, make_renderer
+from worldmodel.experience.rendering import Cameras, Quality, import_suite, make_renderer
 
 _ALIASES = {"cup_catch": "ball_in_cup_catch"}
 _CAMERAS = {"quadruped": 2}  # the convention of pixel benchmarks; camera 0 elsewhere
@@ -24,7 +24,7 @@ class SuiteEnvironment(gymnasium.Env):
     """One suite task. ``reset(seed=...)`` fixes the whole episode: the same seed and actions give the same states.
 
     Observations are the physics state, (S,) float64, and so is ``info["state"]``, which wrappers leave alone;
-    ``render()`` gives (size, size, 3) uint8.
+    ``render()`` gives (size, size, 3) uint8; of V cameras (size, V * size, 3), side by side.
     """
 
     render_mode = "rgb_array"
@@ -34,7 +34,7 @@ class SuiteEnvironment(gymnasium.Env):
         domain: str,
         task: str,
         size: int,
-        camera: int | str | None,
+        camera: Cameras,
         quality: Quality,
     ) -> None:
         # Some models are random themselves (lqr): a fixed seed here, the episode's own in reset.
@@ -42,7 +42,8 @@ class SuiteEnvironment(gymnasium.Env):
         physics = self._env.physics
         if camera is None:
             camera = _CAMERAS.get(domain, 0) if physics.model.ncam else -1
-        self._renderer = make_renderer(quality, physics, size, camera)
+        cameras: list[int | str] = camera if isinstance(camera, list) else [camera]
+        self._renderers = [make_renderer(quality, physics, size, each) for each in cameras]
         spec = self._env.action_spec()
         low, high = (np.broadcast_to(bound, spec.shape).astype(np.float32) for bound in (spec.minimum, spec.maximum))
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
@@ -68,7 +69,7 @@ class SuiteEnvironment(gymnasium.Env):
         return state, float(step.reward), terminated, step.last() and not terminated, {"state": state}
 
     def render(self) -> np.ndarray:
-        return self._renderer()
+        return np.concatenate([renderer() for renderer in self._renderers], 1)
 
     def close(self) -> None:
         self._env.physics.free()

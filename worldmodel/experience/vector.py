@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Quality
+from worldmodel.experience.rendering import Cameras, Quality
 from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset, Seat
 from worldmodel.experience.worker import WorkerDied, WorkerSeat
 
@@ -51,7 +51,7 @@ class Environments(ABC):
         *,
         size: int = 64,
         action_repeat: int = 1,
-        camera: int | str | None = None,
+        camera: Cameras = None,
         quality: Quality = "fast",
         pixels: bool = False,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, EpisodeSummary, Policy, RandomPolicy
-from worldmodel.experience.rendering import Quality
+from worldmodel.experience.rendering import Cameras, Quality
 from worldmodel.experience.replay import Features, Replay, stored_features
 from worldmodel.experience.vector import Environments, InProcess, Workers
 from worldmodel.training.agent import Agent
@@ -46,7 +46,7 @@ class Experience(L.LightningDataModule):
         num_envs: environments on each rank.
         workers: step environments in processes of their own rather than in this one (for more than two cores).
         size: side of the rendered image in pixels.
-        camera: camera of a dm_control task; its own choice if None.
+        camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
         pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
         seed: of environments and sampling, ``seed_everything`` on the command line; ranks derive theirs from it.
@@ -67,7 +67,7 @@ class Experience(L.LightningDataModule):
         num_envs: int = 4,
         workers: bool = False,
         size: int = 64,
-        camera: int | str | None = None,
+        camera: Cameras = None,
         quality: Quality = "fast",
         pixels: bool = False,
         seed: int = 0,
