@@ -61,15 +61,22 @@ def of_project(folder: Path, key: str, build: Callable[[], nn.Module], prefix: s
     return option(file=folder / "model.pt", architecture__init_args__size=32)
 
 
-def of_resnet(folder: Path, key: str, **extra: Tensor) -> list[str]:
-    return of_project(folder, key, torchvision.models.resnet50, "module.convnet.", **extra)
-
-
 def of_vc1(folder: Path) -> list[str]:
     def build() -> nn.Module:
-        return timm.create_model("vit_base_patch16_224", img_size=32, num_classes=0)
+        return timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0)
 
-    return of_project(folder, "model", build, "", mask_token=torch.zeros(1, 1, 768), decoder_pred=torch.zeros(3))
+    more = of_project(folder, "model", build, "", mask_token=torch.zeros(1, 1, 192), decoder_pred=torch.zeros(3))
+    return [*more, *option(architecture__init_args__name="vit_tiny_patch16_224")]
+
+
+def of_r3m(folder: Path) -> list[str]:
+    build, language = torchvision.models.resnet50, {"module.lang_rew.pred.0.weight": torch.zeros(3)}
+    return of_project(folder, "r3m", build, "module.convnet.", **language)
+
+
+def of_vip(folder: Path) -> list[str]:
+    more = of_project(folder, "vip", lambda: torchvision.models.resnet18(num_classes=1024), "module.convnet.")
+    return [*more, *option(architecture__init_args__name="resnet18")]
 
 
 SMALL = [*option(size=16), f"{DECODER}.init_args.size", "16"]
@@ -83,12 +90,12 @@ MORE: dict[str, Callable[[Path], list[str]]] = {  # what each needs, and what ma
     "mobilenet": lambda folder: of_torchvision(folder, "mobilenet_v3_small"),
     "mobilenetv4": lambda folder: of_timm(folder, "mobilenetv4_conv_small"),
     "patch": lambda _: SMALL,
-    "r3m": lambda folder: of_resnet(folder, "r3m", lang_rew=torch.zeros(3)),
+    "r3m": of_r3m,
     "resnet18": lambda _: option(size=32),
     "siglip2": lambda folder: of_timm(folder, "vit_base_patch16_siglip_224", 32),
     "two_cameras": lambda _: ["--data.task", f"{__name__}:TwoCameras", "--data.size", "32"],
     "vc1": of_vc1,
-    "vip": lambda folder: of_resnet(folder, "vip", goal=torch.zeros(3)),
+    "vip": of_vip,
     "vit": lambda folder: of_torchvision(folder, "vit_b_16", image_size=32) + option(size=32),
 }
 MADE_UP = {"dinov2", "dinov3", "mobilenet", "mobilenetv4", "r3m", "siglip2", "vc1", "vip", "vit"}
@@ -135,6 +142,8 @@ def test_a_file_says_what_it_is_and_cuts_whole_patches(path: Path) -> None:
     assert 1 <= len(lines) <= 3 and text.startswith("# ")
     settings = yaml.safe_load(text)["model"]["world_model"]["init_args"].get("encoder", {}).get("init_args", {})
     settings = settings.get("architecture", {}).get("init_args", settings)
+    if name := settings.get("name"):
+        assert name in torchvision.models.list_models() or timm.models.get_pretrained_cfg(name)
     if patch := re.search(r"patch(\d+)|_b_(\d+)", settings.get("name", "")):
         assert settings["size"] % int(patch[1] or patch[2]) == 0
 

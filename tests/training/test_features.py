@@ -145,6 +145,7 @@ def test_nothing_frozen_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     kind = "FrozenConv" if encoder else "PatchEncoder"
     assert end.value.code == 2 and error.count("\n") == 1
     assert f"data.store_features wants a frozen encoder: {kind} as it is set has no frozen part to store" in error
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_what_is_frozen_is_never_given_to_the_optimizer() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from benchmarks.resume import differences, outcome, torture
 from tests.training.conftest import CONFIGS, files, words
@@ -51,6 +52,15 @@ def test_a_finished_run_ends_at_once(finished: Path) -> None:
     run(["fit", "--run", str(finished)])
     after = files(finished)
     assert after == before
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on(finished: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    del config["data"]["store_features"], config["model"]["pretrained_learning_rate"]
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    assert load_checkpoint(finished / "checkpoints/last.ckpt")["epoch"] == 5
+    assert yaml.safe_load((finished / "config.yaml").read_text())["data"]["store_features"] is False
 
 
 def test_more_epochs_continue(finished: Path) -> None:

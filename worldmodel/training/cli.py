@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
 from worldmodel.training.callbacks import Checkpoints, Clock, Collect, Console, Record, Truncate
-from worldmodel.training.data import Experience
+from worldmodel.training.data import Experience, frozen_features
 from worldmodel.training.parser import Parser
 from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder, launched_rank
 
@@ -38,6 +38,7 @@ class CLI(LightningCLI):
     """Adds the run folder: it holds the configuration, and resumes from itself."""
 
     folder: RunFolder
+    _dumped: dict[str, Any]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=str | None, default=None, help="the run's folder; resumes what it holds")
@@ -63,10 +64,11 @@ class CLI(LightningCLI):
             os.environ[_FOLDER] = f"runs/{config.data.task}-{datetime.now():%Y%m%d-%H%M%S}"
         self.folder = RunFolder(config.run or os.environ.get(_FOLDER, "runs/unnamed"))
         if self.subcommand == "fit":
-            dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_link_targets=False))
+            parser = self._parser(self.subcommand)
+            self._dumped = yaml.safe_load(parser.dump(config, skip_link_targets=False))
             if config.get("ckpt_path") is None and (last := self._last()):
                 config.ckpt_path = last
-            self.folder.claim(dumped)
+            self.folder.check(self._dumped, parser.get_defaults().as_dict())
         elif config.ckpt_path is None:
             config.ckpt_path = str(self.folder.best if self.folder.best.exists() else self.folder.last)
 
@@ -87,6 +89,10 @@ class CLI(LightningCLI):
         except ValueError as cause:
             raise UserError(reason(cause)) from cause
         self.datamodule.directory = self.folder.path
+        if self.subcommand == "fit":  # what cannot be built leaves no trace
+            if self.datamodule.store_features:
+                frozen_features(self.model)
+            self.folder.claim(self._dumped)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         clock, collect = Clock(), Collect()

@@ -106,23 +106,30 @@ class RunFolder:
         self.last, self.best = self.path / "checkpoints" / "last.ckpt", self.path / "checkpoints" / "best.ckpt"
         self.videos = self.path / "videos"
 
-    def claim(self, config: dict[str, Any]) -> None:
-        """Take the folder for a run of ``config``, or find that it is a run of the same.
+    def check(self, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+        """Find that the folder is free for a run of ``config``, or is a run of the same.
+
+        A setting that its ``config.yaml`` lacks has come since that run began, and is the same if it has its default.
 
         Raises:
             UserError: it is of another configuration; names the first setting that differs.
         """
-        if self.config.exists():
-            old, new = _flat(yaml.safe_load(self.config.read_text()) or {}), _flat(config)
-            keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
-            different = [key for key in keys if old.get(key) != new.get(key)]
-            if different:
-                key = different[0]
-                raise UserError(
-                    f"{self.path} is a run of another configuration ({key} is {old.get(key)!r} there, "
-                    f"{new.get(key)!r} here; {len(different)} settings differ): resume with --run {self.path} alone, "
-                    "or use another folder"
-                )
+        if not self.config.exists():
+            return
+        new, known = _flat(config), _flat(defaults or {})
+        old = {key: known[key] for key in new if key in known} | _flat(yaml.safe_load(self.config.read_text()) or {})
+        keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
+        different = [key for key in keys if old.get(key) != new.get(key)]
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{self.path} is a run of another configuration ({key} is {old.get(key)!r} there, "
+                f"{new.get(key)!r} here; {len(different)} settings differ): resume with --run {self.path} alone, "
+                "or use another folder"
+            )
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Take the folder for a run of ``config``, which ``check`` has let through."""
         if launched_rank():
             return
         text = yaml.safe_dump({k: v for k, v in config.items() if k not in COMMAND}, sort_keys=False)

@@ -90,7 +90,7 @@ def served(make: Callable[[], PlayerSession] = make_session) -> Iterator[str]:
             thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while it is open, an event loop runs in this thread, and no other can
 def browser() -> Iterator[Any]:
     """Chromium, if this machine has one."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

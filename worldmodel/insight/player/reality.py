@@ -68,7 +68,8 @@ class Reality:
             step = environments.step(action)
             rows.append((step.image[0], action[0], step.reward[0]))
         self._next, self._running = number + 1, False
-        return Recorded(name, *(np.stack(x) for x in zip(*rows, strict=True)), number)
+        image, taken, reward = (np.stack(x) for x in zip(*rows, strict=True))
+        return Recorded(name, image, taken, reward, number)
 
     def begin(self, episode: Recorded, record: int) -> None:
         """Bring the simulator to a record of an episode.
