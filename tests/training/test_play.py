@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import re
 import signal
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import CONFIGS, files, words
+from tests.training.forked import Forked
 from worldmodel.insight.player.session import Frame, PlayerSession
 from worldmodel.training import play
 from worldmodel.training.agent import Agent
@@ -142,17 +143,21 @@ def test_mistakes(finished: Path, capsys: pytest.CaptureFixture[str], given: lis
 
 
 def test_the_command_serves_until_it_is_interrupted(finished: Path) -> None:
-    command = [sys.executable, "-m", "worldmodel", "play", "--run", str(finished), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
-        try:
-            assert served.stdout is not None and served.stderr is not None
-            found = re.search(r"127\.0\.0\.1:\d+", served.stdout.readline())
-            assert found, served.stderr.read()
-            connection = http.client.HTTPConnection(found[0], timeout=60)
-            connection.request("GET", "/")
-            assert b"player.css" in connection.getresponse().read()
-            connection.close()
-            served.send_signal(signal.SIGINT)
-            assert served.wait(60) == 0 and served.stderr.read() == ""
-        finally:
-            served.kill()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    served = Forked(["play", "--run", str(finished), "--port", str(port)])
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
+        while True:
+            try:
+                connection.request("GET", "/")
+                break
+            except ConnectionRefusedError:
+                assert served.process.is_alive()
+                time.sleep(0.05)
+        assert b"player.css" in connection.getresponse().read()
+        connection.close()
+        os.kill(served.process.pid, signal.SIGINT)
+        assert served.wait(100) == 0
+    finally:
+        served.kill()
