@@ -2,7 +2,7 @@ PYTHON := .venv/bin/python
 RUN := runs/cartpole_balance
 ready := .venv/.ready
 
-.PHONY: help train test lint constraints clean
+.PHONY: help train test lint notebooks constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,9 @@ lint: $(ready) ## check style, types, and the direction of imports
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+notebooks: $(ready) ## execute the notebooks and store them with their outputs; NAMES=3_imagine for one
+	$(PYTHON) notebooks/render.py $(NAMES)
 
 constraints: $(ready) ## compile constraints.txt from setup.cfg again, to the newest versions
 	.venv/bin/uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --upgrade \

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import re
 import signal
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -147,17 +148,19 @@ def test_the_command_serves_until_it_is_interrupted(finished: Path) -> None:
         port = free.getsockname()[1]
     served = Forked(["play", "--run", str(finished), "--port", str(port)])
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
-        while True:
-            try:
-                connection.request("GET", "/")
-                break
-            except ConnectionRefusedError:
-                assert served.process.is_alive()
-                time.sleep(0.05)
-        assert b"player.css" in connection.getresponse().read()
-        connection.close()
+        while (page := _read(f"http://127.0.0.1:{port}/")) is None:
+            assert served.process.is_alive()
+            time.sleep(0.05)
+        assert b"player.css" in page
         os.kill(served.process.pid, signal.SIGINT)
         assert served.wait(100) == 0
     finally:
         served.kill()
+
+
+def _read(address: str) -> bytes | None:
+    try:
+        with urllib.request.urlopen(address, timeout=100) as answer:
+            return answer.read()
+    except urllib.error.URLError:  # nobody listens yet
+        return None

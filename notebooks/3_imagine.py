@@ -1,0 +1,137 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Dreams
+#
+# From any belief the model can go on without pictures: it imagines what its actions lead to. This notebook lets it
+# dream of what really happened, lets every member of the ensemble dream alone, shows several futures of one state, and
+# hands you the keys.
+
+# %%
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import display
+
+import worldmodel
+from worldmodel.insight.film import branches, following, imagination, render_branches, render_film, render_strip
+from worldmodel.insight.player.reality import from_replay
+from worldmodel.insight.player.widget import Player
+from worldmodel.types import ActionSpec, LatentState
+
+sys.path.append(str(Path(worldmodel.__file__).parents[1] / "notebooks"))  # wherever this is run from
+from shared import film, open_models, open_replay, read_episodes
+
+world_model, actor_critic = open_models()
+episodes = read_episodes()
+
+# %% [markdown]
+# ## Truth, the dream, and each member's dream
+#
+# The model sees the first five records of an episode, until the frames turn orange. Then it is told the actions and
+# nothing else. The *mixture* averages the members at every step; each *member* also dreams alone. Where their pictures
+# part, the model does not know. The violet curve is that doubt, in multiples of what was usual in training.
+
+# %%
+context, horizon = 5, 35
+dream = imagination(world_model, episodes.map(lambda x: x[:1]), context, horizon)
+film(render_film(dream))
+
+# %% [markdown]
+# The same as a strip, shorter.
+
+# %%
+short = imagination(world_model, episodes.map(lambda x: x[:1, 2:]), context=3, horizon=18)
+display(render_strip(short, cell=44), include=["image/png"])
+
+# %% [markdown]
+# ## How long is a dream good for?
+#
+# Over dreams from many beginnings, the error of a pixel against that of a picture that just stands still: the last one
+# seen. Below, the doubt that the model had of the same steps, without having seen how wrong it was.
+
+# %%
+starts = range(0, 24, 4)
+dreams = [imagination(world_model, episodes.map(lambda x, s=s: x[:, s : s + 45]), members=False) for s in starts]
+truth, dreamt = (np.concatenate([getattr(d, name) for d in dreams]) / 255 for name in ("truth", "dream"))
+last = truth[:, context - 1 : context]
+wrong = np.abs(dreamt - truth)[:, context:].mean((0, 2, 3, 4))  # (H,)
+still = np.abs(last - truth)[:, context:].mean((0, 2, 3, 4))
+doubt = np.concatenate([d.doubt for d in dreams])[:, context:]
+
+_, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
+steps = np.arange(1, len(wrong) + 1)
+top.plot(steps, wrong, label="dream", color="C1", marker="o", markersize=3)
+top.plot(steps, still, label="the last picture seen", color="C0", marker="s", markersize=3)
+top.set(ylabel="mean error of a pixel\n(share of the range)", title=f"{len(doubt)} dreams")
+top.legend()
+bottom.plot(steps, np.median(doubt, 0), color="C4", marker="o", markersize=3, label="median")
+bottom.fill_between(
+    steps, *np.quantile(doubt, [0.25, 0.75], 0), color="C4", alpha=0.25, linewidth=0, label="half of the dreams"
+)
+bottom.set(xlabel="steps since the last image", ylabel="doubt (1 is usual)", yscale="log")
+bottom.legend()
+plt.show()
+
+# %%
+for step in (1, 5, 10, 20, 40):
+    print(f"step {step:2}: dream {wrong[step - 1]:.4f}, the last picture seen {still[step - 1]:.4f}")
+assert wrong[0] < still[0]
+assert wrong[9] < 0.7 * still[9]
+assert wrong[0] < wrong[-1]
+
+# %% [markdown]
+# ## Several futures of one state
+#
+# From one moment of the swing, what would come of five actions, each held for 20 steps? Nothing of this ever happened.
+
+# %%
+moment = 10
+seen = world_model.observe(episodes.map(lambda x: x[:1, : moment + 1]), mode=True).state
+start = LatentState(*(x[:, -1] for x in seen))
+pushes = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
+held = pushes.view(-1, 1, 1).expand(-1, 20, 1)  # (n, H, A)
+futures = branches(world_model, start, following(held), n=5, horizon=20)
+display(render_branches(futures, cell=44, names=[f"action {float(a):+.1f}" for a in pushes]), include=["image/png"])
+
+# %% [markdown]
+# And what if the actor acts? It draws its actions, so its futures part too, but it brings the pole up in all of them.
+
+# %%
+torch.manual_seed(0)
+actor = actor_critic.actor
+own = branches(world_model, start, lambda s: actor.bound(actor.sample(s.feature)), n=5, horizon=20)
+display(render_branches(own, cell=44), include=["image/png"])
+print(f"imagined return: actor {own.reward.sum(1).mean():.1f}, held actions {futures.reward.sum(1).mean():.1f}")
+assert np.array_equal(own.image[0, 0], futures.image[0, 0])  # all begin alike
+assert own.reward.sum(1).mean() > futures.reward.sum(1).max()
+
+# %% [markdown]
+# ## Take the keys
+#
+# The player runs in a cell: choose a record to begin in, then drive the dream with the arrow keys, or hand it to the
+# actor. In a page without a running notebook only its name stands below; `worldmodel play --run notebooks/run` shows
+# the same in a browser.
+
+# %%
+player = Player(world_model, ActionSpec(1, discrete=False), from_replay(open_replay()))
+display(player)
+
+# %%
+frame = player.session.reset(episode=0, record=moment)
+for _ in range(5):
+    frame = player.session.step(np.array([1.0], np.float32))
+print(f"step {frame.step}: imagined reward {frame.reward:.2f}, doubt {frame.doubt:.2f}")
+assert frame.step == 5
+assert frame.image.shape == (32, 32, 3)
