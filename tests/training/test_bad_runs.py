@@ -10,6 +10,7 @@ import yaml
 
 from tests.training.conftest import files
 from worldmodel.training.cli import run
+from worldmodel.training.loading import load_run
 
 
 def altered(tree: Any, place: str, value: Any) -> Any:
@@ -49,6 +50,10 @@ def test_settings_that_were_not_there_yet_have_their_defaults(finished: Path) ->
     held = altered(altered(yaml.safe_load(config.read_text()), "data.quality", None), "seed_everything", None)
     config.write_text(yaml.safe_dump(held))
     run(["imagine", "--run", str(finished), "--out", str(finished / "dream.png"), "--horizon", "2"])
+    assert (finished / "dream.png").read_bytes().startswith(b"\x89PNG")
+    _, data = load_run(finished)
+    data.close()
+    assert (data.settings["quality"], data.seed) == ("fast", 0)
 
 
 @pytest.mark.parametrize("text", ["model: [", "- 3", ""])

@@ -152,4 +152,6 @@ def test_discrete_actions_are_buttons_and_numbers(page: Any) -> None:
 def test_the_tab_is_told_when_the_player_stops(page: Any) -> None:
     with served() as address:
         opened(page, address)
+        assert not page.get_by_text("The player has stopped.").is_visible()
     page.wait_for_selector("text=The player has stopped.")
+    assert page.get_by_text("The player has stopped.").is_visible()
