@@ -27,6 +27,7 @@ from IPython.display import display
 import worldmodel
 from worldmodel.insight.film import branches, following, imagination, render_branches, render_film, render_strip
 from worldmodel.insight.player.reality import from_replay
+from worldmodel.insight.player.session import PlayerSession
 from worldmodel.insight.player.widget import Player
 from worldmodel.types import ActionSpec, LatentState
 
@@ -125,7 +126,7 @@ assert own.reward.sum(1).mean() > futures.reward.sum(1).max()
 # the same in a browser.
 
 # %%
-player = Player(world_model, ActionSpec(1, discrete=False), from_replay(open_replay()))
+player = Player(PlayerSession(world_model, ActionSpec(1, discrete=False), from_replay(open_replay())))
 display(player)
 
 # %%

@@ -55,9 +55,7 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     sent.clear()
     monkeypatch.setattr(comm, "create_comm", Wire)
-    session = make_session()
-    spec, real = session.action, session._reality
-    made = Player(session._world_model, spec, session.episodes, session.drivers, real)
+    made = Player(make_session())
     yield made
     made.close()
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worldmodel.errors import UserError
 from worldmodel.insight.player.component import script, style
-from worldmodel.insight.player.drivers import Driver
 from worldmodel.insight.player.messages import answer
-from worldmodel.insight.player.reality import Reality, Recorded
 from worldmodel.insight.player.session import PlayerSession
-from worldmodel.model.world_model import WorldModel
-from worldmodel.types import ActionSpec
 
 try:
     import anywidget
@@ -24,28 +19,16 @@ class Player(anywidget.AnyWidget):
     """A dream to drive in a cell, as ``worldmodel play`` shows it in a page.
 
     Args:
-        world_model, action, episodes, drivers, reality, context, seed: see PlayerSession. Episodes of a replay come
-            from ``from_replay``; a simulator to compare with, and episodes of it, from ``Reality``.
-
-    Raises:
-        ValueError: see PlayerSession.
+        session: the dream. Episodes of a replay come from ``from_replay``; a simulator to compare with, and episodes of
+            it, from ``Reality``.
     """
 
     _esm = script()
     _css = style()
 
-    def __init__(
-        self,
-        world_model: WorldModel,
-        action: ActionSpec,
-        episodes: Sequence[Recorded],
-        drivers: Mapping[str, Driver] | None = None,
-        reality: Reality | None = None,
-        context: int = 50,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, session: PlayerSession) -> None:
         super().__init__()
-        self.session = PlayerSession(world_model, action, episodes, drivers, reality, context, seed)
+        self.session = session
         self.on_msg(self._answer)
 
     def _answer(self, _: Any, content: Any, buffers: Any) -> None:
