@@ -12,6 +12,8 @@ from worldmodel.model.transitions import MemberChoice
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, Trajectory
 
+Act = Callable[[LatentState], Tensor]  # states (B, ...) -> actions (B, A)
+
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
@@ -26,9 +28,15 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def following(actions: Tensor) -> Act:
+    """Take given actions (B, H, A), one with each call, whatever the state."""
+    left = iter(actions.unbind(1))
+    return lambda _: next(left)
+
+
 def imagine(
     world_model: WorldModel,
-    act: Callable[[LatentState], Tensor],
+    act: Act,
     start: LatentState,
     horizon: int,
     choice: MemberChoice,

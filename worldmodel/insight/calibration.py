@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.control.imagine import imagine
+from worldmodel.control.imagine import following, imagine
 from worldmodel.insight.dreams import Dreams, latent_spread, member_dreams, picture, pixel_spread, reward_spread
 from worldmodel.insight.uncertainty import entropy, information, pairwise
 from worldmodel.model.transitions import Mixture
@@ -190,8 +190,7 @@ def open_loop_errors(
     start = LatentState(*(x[:, context - 1] for x in seen))
     real = batch.map(lambda x: x[:, context:end])
     own = member_dreams(world_model, start, real.action)
-    actions = iter(real.action.unbind(1))
-    path = imagine(world_model, lambda _: next(actions), start, horizon, Mixture(), mode=True, doubt=False)
+    path = imagine(world_model, following(real.action), start, horizon, Mixture(), mode=True, doubt=False)
     truth = world_model.decoder.pixels.resize(real.image.flatten(0, 1)).unflatten(0, real.reward.shape)
     wrong = path.reward - real.reward
     valid = real.is_first.cumsum(1) == 0

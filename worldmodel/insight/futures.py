@@ -5,7 +5,6 @@ Legend: N sequences, T time, H horizon, K members, n branches, A action size, h 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -13,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.control.imagine import imagine
+from worldmodel.control.imagine import Act, following, imagine
 from worldmodel.experience.collector import Policy
 from worldmodel.insight.dreams import decode, member_dreams
 from worldmodel.insight.rollouts import at_decoder_size
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, Observation, SequenceBatch, Trajectory
-
-Act = Callable[[LatentState], Tensor]  # states (N, ...) -> actions (N, A)
 
 
 class Imagination(NamedTuple):
@@ -50,12 +47,6 @@ class Branches(NamedTuple):
     reward: np.ndarray  # (n, H)
     cont: np.ndarray  # (n, H) probability that the episode goes on
     doubt: np.ndarray  # (n, H) epistemic, in multiples of the usual
-
-
-def following(actions: Tensor) -> Act:
-    """Take given actions (N, H, A), one with each call, whatever the state."""
-    left = iter(actions.unbind(1))
-    return lambda _: next(left)
 
 
 def in_dream(policy: Policy, world_model: WorldModel) -> Act:

@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from worldmodel.control.imagine import imagine
+from worldmodel.control.imagine import following, imagine
 from worldmodel.insight.canvas import DARK, DREAMT, SEEN
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
@@ -64,8 +64,8 @@ def open_loop(
     batch, valid = _longest(batch, context, sequences)
     seen = world_model.observe(batch.map(lambda x: x[:, :context]), mode=mode)
     start = LatentState(*(x[:, -1] for x in seen.state))
-    actions = iter(batch.action[:, context:].unbind(1))
-    dreamt = imagine(world_model, lambda _: next(actions), start, length - context, choice or Mixture(), mode)
+    actions = following(batch.action[:, context:])
+    dreamt = imagine(world_model, actions, start, length - context, choice or Mixture(), mode)
     feature = torch.cat([seen.state.feature, dreamt.state.feature[:, 1:]], 1)  # (N, T, F)
     doubt = world_model.doubt(seen.prior)  # (N, context)
     truth = at_decoder_size(world_model, batch.image)
