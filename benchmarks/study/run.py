@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.processes import stay
+
 TASKS = ("point_swamp", "point_aside", "cartpole_swingup")  # the second for its hole, which is out of everybody's way
 SEEDS = (0, 1)
 LENGTH = 20  # records of a held-out sequence: 5 of context and 15 to dream
@@ -81,7 +83,7 @@ def work(job: Job, out: Path) -> None:
 
 
 def worker(core: int, queue: multiprocessing.Queue, out: Path) -> None:
-    os.sched_setaffinity(0, {core})
+    stay(core)
     while (job := queue.get()) is not None:
         work(job, out)
 
