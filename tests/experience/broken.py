@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import gymnasium
@@ -61,6 +62,14 @@ class Dies(PointReach):
 
     def reset(self, **kwargs: Any) -> tuple:
         os._exit(7)
+
+
+class Hangs(PointReach):
+    """Never comes back from a step."""
+
+    def step(self, action: Any) -> tuple:
+        time.sleep(3600)
+        raise AssertionError
 
 
 def nothing() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from worldmodel.errors import UserError
+from worldmodel.experience import worker
 from worldmodel.experience.vector import Environments, InProcess, Step, Workers
 from worldmodel.types import ActionSpec
 
@@ -102,6 +103,20 @@ def test_a_killed_worker_is_restarted_and_its_episode_cut() -> None:
     workers.close()
 
 
+def test_a_worker_that_hangs_is_restarted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers(f"{BROKEN}:Hangs", 1, size=16)
+    advance(workers, 1)
+    first = workers.pids()[0]
+    monkeypatch.setattr(worker, "PATIENCE", 20.0)  # for the one that starts again
+    monkeypatch.setattr(workers._seats[0]._pipe, "poll", lambda seconds: False)
+    with pytest.warns(UserWarning, match=r"died \(no answer for 20 s\); its episode is cut"):
+        (cut,) = advance(workers, 1)
+    assert cut.is_cut[0] and workers.pids()[0] != first
+    assert not os.path.exists(f"/proc/{first}")
+    assert advance(workers, 1)[0].is_first[0]
+    workers.close()
+
+
 def test_a_worker_that_keeps_dying_is_an_error() -> None:
     workers = Workers(f"{BROKEN}:Dies", 1, size=16)
     with (
@@ -109,6 +124,14 @@ def test_a_worker_that_keeps_dying_is_an_error() -> None:
         pytest.raises(UserError, match=r"died 3 times in a row \(exit code 7\)"),
     ):
         advance(workers, 1)
+    workers.close()
+
+
+def test_a_worker_that_dies_as_its_episode_is_played_again_is_an_error() -> None:
+    workers = Workers(f"{BROKEN}:Dies", 1, size=16)
+    nothing = np.zeros((0, workers.action.size), np.float32)
+    with pytest.raises(UserError, match=r"environment 0 died \(exit code 7\) as its episode was played again"):
+        workers.load_state_dict({"episodes": [1], "running": [True], "actions": [nothing]})
     workers.close()
 
 

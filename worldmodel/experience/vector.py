@@ -135,7 +135,7 @@ class Environments(ABC):
         """Come to the same states by playing the actions again.
 
         Raises:
-            UserError: the state is of another number of environments.
+            UserError: the state is of another number of environments, or a worker died.
         """
         if len(state["episodes"]) != self.num_envs:
             raise UserError(f"saved with {len(state['episodes'])} environments, not {self.num_envs}: keep num_envs")
@@ -146,7 +146,13 @@ class Environments(ABC):
             actions = np.asarray(state["actions"][index], np.float32)
             self._seats[index].send(Redo(self._episode_seed(index, self._episodes[index] - 1), actions))
         for index in running:
-            self._images[index] = self._seats[index].receive().image
+            try:
+                self._images[index] = self._seats[index].receive().image
+            except WorkerDied as death:
+                raise UserError(
+                    f"the worker of environment {index} died ({death}) as its episode was played again: "
+                    "is memory short? Nothing is lost, resume once more"
+                ) from death
 
     def close(self) -> None:
         for seat in self._seats:

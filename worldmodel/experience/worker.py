@@ -17,6 +17,8 @@ from typing import Any
 from worldmodel.errors import UserError
 from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset
 
+PATIENCE = 300.0  # seconds that a worker may be silent: many times what playing a whole episode again takes
+
 
 class WorkerDied(Exception):
     """The process behind a seat is gone."""
@@ -50,7 +52,7 @@ class WorkerSeat:
 
         Raises:
             UserError: it could not be made, for the reason given.
-            WorkerDied: the process ended.
+            WorkerDied: the process ended, or was silent for too long and was ended.
         """
         self.action, self.image_shape = self._answer()
 
@@ -74,6 +76,9 @@ class WorkerSeat:
 
     def _answer(self) -> Any:
         try:
+            if not self._pipe.poll(PATIENCE):
+                self._process.kill()
+                raise WorkerDied(f"no answer for {PATIENCE:g} s")
             answer = self._pipe.recv()
         except (EOFError, OSError) as cause:
             raise WorkerDied(f"exit code {self._process.wait()}") from cause
