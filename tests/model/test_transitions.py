@@ -95,6 +95,17 @@ def test_members_are_held_until_they_are_drawn(kind: str, training: bool) -> Non
     assert torch.equal(transition(*given), before) == (kind not in SAMPLED)
 
 
+@every_kind
+def test_members_of_before_can_be_held_again(kind: str) -> None:
+    transition, given = make(kind), inputs(5)
+    before, drawn = transition(*given), transition.drawn()
+    assert bool(drawn) == (kind in SAMPLED)
+    for _ in range(2):
+        transition.draw()
+        transition.hold(drawn)
+        assert torch.equal(transition(*given), before)
+
+
 @sampled
 def test_what_is_drawn_follows_the_seed_and_stays_out_of_checkpoints(kind: str) -> None:
     transition, given = make(kind), inputs(5)

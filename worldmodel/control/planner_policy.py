@@ -99,7 +99,7 @@ class PlannerPolicy:
         age = torch.where(due, 0, state.age) + 1
         if self.explore:
             action = self._disturb(action)
-        return action, Pursuit(latent, action, _shift(plan), _shift(kept), age)
+        return action, Pursuit(latent, action, later(plan), later(kept), age)
 
     def plan(self, latent: LatentState, plan: Tensor, kept: Tensor) -> Plan:
         """Plan from B states (B, ...), given what is left of their last plans (B, H, A) and best sequences.
@@ -144,6 +144,6 @@ class PlannerPolicy:
         return torch.where(random, F.one_hot(other, self.action.size).to(action.dtype), action)
 
 
-def _shift(sequences: Tensor) -> Tensor:
+def later(sequences: Tensor) -> Tensor:
     """Sequences (*B, H, A) one step later, with zeros at the end."""
-    return torch.cat([sequences[..., 1:, :], torch.zeros_like(sequences[..., :1, :])], -2)
+    return F.pad(sequences[..., 1:, :], (0, 0, 0, 1))

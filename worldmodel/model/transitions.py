@@ -6,6 +6,7 @@ Legend: K members, D deter, F feature, P params, N flat batch, I inputs, O outpu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from einops import rearrange
@@ -45,6 +46,17 @@ class Transition(nn.Module, ABC):
 
     def draw(self) -> None:
         """Draw members anew where they are samples; called before every batch and every imagined rollout."""
+
+    def drawn(self) -> dict[str, Tensor]:
+        """What was drawn, for ``hold``: the buffers outside the state dict, by name."""
+        lasting = self.state_dict().keys()
+        return {name: buffer for name, buffer in self.named_buffers() if name not in lasting}
+
+    def hold(self, drawn: Mapping[str, Tensor]) -> None:
+        """Return to members that were drawn before."""
+        for name, buffer in drawn.items():
+            module, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(module), leaf, buffer)
 
     def complexity(self) -> Tensor | None:
         """What the weights cost, () nats for each training record; None where they cost nothing."""

@@ -23,7 +23,7 @@ from worldmodel.insight.player.drivers import ActorDriver, PlannerDriver
 from worldmodel.insight.player.reality import Reality
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
-from worldmodel.model.transitions import Mixture, SharedTrunk
+from worldmodel.model.transitions import Mixture, SharedTrunk, Transition
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec
 
@@ -49,11 +49,14 @@ def reality(task: str = POINT) -> Reality:
     return Reality(InProcess(task, 1, seed=3, size=tiny.SIZE))
 
 
-def make_session(task: str = POINT, seed: int = 0, **settings: Any) -> PlayerSession:
+def make_session(
+    task: str = POINT, seed: int = 0, transition: Transition | None = None, **settings: Any
+) -> PlayerSession:
     """A session in a toy, with an actor and a planner, on two random episodes."""
     real = reality(task)
     spec = ActionSpec(5, True) if task == CHOICES else ActionSpec(2, False)
     model = parted(spec.size)
+    model.rssm.transition = transition or model.rssm.transition
     torch.manual_seed(7)
     actor_critic = ActorCritic(spec, model.feature_size, ThroughModel(), Mixture(), width=16)
     torch.nn.init.normal_(actor_critic.actor.net[-1].weight)

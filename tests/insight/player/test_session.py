@@ -16,6 +16,7 @@ from worldmodel.insight.dreams import pixel_disagreement
 from worldmodel.insight.player.drivers import ActorDriver, PlannerDriver
 from worldmodel.insight.player.reality import Reality, from_replay
 from worldmodel.insight.player.session import Frame, PlayerSession
+from worldmodel.model.bayesian import DropoutTransition
 from worldmodel.model.transitions import Mixture
 from worldmodel.types import ActionSpec, LatentState
 
@@ -155,6 +156,27 @@ def test_what_is_drawn_is_the_session_s_own() -> None:
     session.reset()
     session.step()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_drawn_members_last_for_a_dream() -> None:
+    torch.manual_seed(0)
+    sizes = (16, 32, 2, 16)  # of the tiny model
+    session = make_session(transition=DropoutTransition(*sizes, members=tiny.MEMBERS, width=16, rate=0.5))
+    transition = session._world_model.rssm.transition
+    session.drive("planner")
+    session.reset(0, 4)
+    before = transition.drawn()["masks"]
+    session.step()  # the planner draws its own
+    transition.draw()  # somebody else dreams
+    state = session._state
+    assert state is not None
+    frame = session.step()
+    assert torch.equal(transition.drawn()["masks"], before)
+    with torch.no_grad():
+        _, prior = session._world_model.rssm.img_step(state, torch.from_numpy(frame.action)[None])
+        assert frame.doubt == float(session._world_model.doubt(prior)[0])
+    session.reset(0, 4)
+    assert not torch.equal(transition.drawn()["masks"], before)
 
 
 def test_a_context_forgets_what_was_before_it() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from worldmodel.control.actors import Actor
-from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.planner_policy import PlannerPolicy, later
 from worldmodel.control.planners.base import bound
 from worldmodel.types import LatentState
 
@@ -56,10 +55,5 @@ class PlannerDriver(Driver):
             made = policy.plan(state, self._plan, self._kept)
             action, self._left = made.action, policy.every
             self._plan, self._kept = made.mean, made.elites[:, : policy.keep]
-        self._plan, self._kept, self._left = _later(self._plan), _later(self._kept), self._left - 1
+        self._plan, self._kept, self._left = later(self._plan), later(self._kept), self._left - 1
         return action
-
-
-def _later(sequences: Tensor) -> Tensor:
-    """Sequences (*B, H, A) one step later, with zeros at the end."""
-    return F.pad(sequences[..., 1:, :], (0, 0, 0, 1))

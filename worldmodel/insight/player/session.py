@@ -47,7 +47,8 @@ class PlayerSession:
     """One dream, and who drives it.
 
     The dream follows the mixture of the members by its most likely latents, so the same start and actions give the same
-    frames. What a planner draws comes from a generator of the session's own.
+    frames. What a planner draws comes from a generator of the session's own. Members that are samples are drawn at the
+    start of a dream and last for it, whoever else dreams with this model.
 
     ``strong`` is a spread of a pixel that is much: twice what 99 of 100 pixels stay below in real frames of the
     episodes; 1 where the members never differ.
@@ -91,6 +92,7 @@ class PlayerSession:
         self._world_model, self._reality, self._context = world_model, reality, context
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None
+        self._drawn: dict[str, Tensor] = {}  # members of this dream
         self._beside: Reality | None = None  # of this dream
         self._steps = 0
         self.strong = _STRONG * self._usual_spread() or 1.0
@@ -113,6 +115,7 @@ class PlayerSession:
         if not 0 <= record < len(chosen.image) - 1:
             raise ValueError(f"record must be from 0 to {len(chosen.image) - 2} in this episode, got {record}")
         filtered = self._filter(chosen, record)
+        self._drawn = self._world_model.rssm.transition.drawn()
         self._state, self._steps = LatentState(*(x[:, -1] for x in filtered.state)), 0
         self._beside = None if chosen.number is None else self._reality
         if self._beside is not None:
@@ -157,6 +160,7 @@ class PlayerSession:
             with self._own_draws():
                 chosen = self.drivers[self.driver].act(self._state)
         rssm = self._world_model.rssm
+        rssm.transition.hold(self._drawn)
         deter, prior = rssm.img_step(self._state, chosen)
         self._state = rssm.settle(deter, prior, None, mode=True)
         self._steps += 1
