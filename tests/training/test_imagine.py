@@ -134,6 +134,7 @@ def test_discrete_actions(tmp_path: Path, found: list[Imagination]) -> None:
         (["--actions", "{here}/good.npy", "--horizon", "5"], "longer than the actions: {here}/good.npy has 4"),
         (["--actions", "{here}/objects.npy"], "cannot read the actions {here}/objects.npy"),
         (["--actions", "{here}/words.csv"], "cannot read the actions {here}/words.csv"),
+        (["--actions", "{here}/empty.npy"], "cannot read the actions {here}/empty.npy"),
         (["--out", "{here}/flat.npy/dream.png", "--horizon", "2"], "cannot write {here}/flat.npy/dream.png"),
         (["--membrs", "true"], "no option membrs: did you mean members?"),
     ],
@@ -146,6 +147,7 @@ def test_mistakes(
     for name, array in arrays.items():
         np.save(tmp_path / f"{name}.npy", array)
     (tmp_path / "words.csv").write_text("left,right\n")
+    (tmp_path / "empty.npy").touch()
     (tmp_path / "bad.yaml").write_text("model: [")
     (tmp_path / "unknown.yaml").write_text("model: {evaluate_with: worldmodel.training.acting.ByPlaner}")
     before = files(finished)

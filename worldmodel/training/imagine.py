@@ -226,7 +226,7 @@ def read_actions(path: str | Path, action: ActionSpec, horizon: int | None = Non
         raise UserError(f"cannot read the actions {path}: its name has to end in {' or '.join(readers)}")
     try:
         rows = np.asarray(readers[path.suffix](path), np.float32)
-    except (OSError, ValueError, TypeError) as cause:
+    except (OSError, EOFError, ValueError, TypeError) as cause:
         raise UserError(f"cannot read the actions {path}: {' '.join(str(cause).split())[:160]}") from cause
     numbers = rows if rows.ndim == 1 else rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else None
     if action.discrete and numbers is not None and action.size > 1:
