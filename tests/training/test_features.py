@@ -57,7 +57,7 @@ def trained(updated: Agent, batches: list[SequenceBatch], seed: int = 0) -> list
         total, _ = updated.losses(batch)
         total.backward()
         optimizer.step()
-        losses.append(float(total))
+        losses.append(float(total.detach()))
     return losses
 
 
