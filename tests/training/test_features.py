@@ -63,7 +63,9 @@ def trained(updated: Agent, batches: list[SequenceBatch], seed: int = 0) -> list
 
 def moved(before: nn.Module, after: nn.Module) -> float:
     """The furthest that a weight went."""
-    return max(float((a - b).detach().abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    return max(
+        float((a - b).detach().abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True)
+    )
 
 
 def test_updates_are_the_same_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
