@@ -101,7 +101,7 @@ def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "fit,validate"),
+        ([], "say what to do: fit, validate, report, imagine, play, export, or --help"),
         (["fitt"], "no command fitt: did you mean fit?"),
         (["imagin", "--run", "x"], "no command imagin: did you mean imagine?"),
         (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export"),

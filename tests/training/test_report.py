@@ -147,7 +147,7 @@ def test_a_run_without_an_actor_is_driven_by_its_planner(finished: Path, monkeyp
 
     monkeypatch.setattr(report, "load_run", bare)
     (finished / "evaluations.jsonl").unlink()
-    report.main(["--run", str(finished), *SHORT])
+    run(["report", "--run", str(finished), *SHORT])
     page = (finished / "report.html").read_text()
     assert "half by cem and half at random" in page
     assert "has not been evaluated yet" in page

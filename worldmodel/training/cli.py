@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,13 @@ from worldmodel.training.data import Experience, frozen_features
 from worldmodel.training.parser import Parser
 from worldmodel.training.run import CheckpointIO, CSVMetrics, RunFolder, launched_rank
 
-# modules with a main(words), loaded when they are called for
-COMMANDS = {name: f"worldmodel.training.{name}" for name in ("report", "imagine", "play", "export")}
+# functions of the modules of the same names, loaded when they are called for
+COMMANDS = {
+    "report": "Show what a run has learned and how far to trust its doubts: an HTML file, calibration.json beside it.",
+    "imagine": "Film what a run's model dreams, beside what happens.",
+    "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
+    "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
+}
 _HELP = """beside them, each with a --help of its own:
 worldmodel report --run RUN tells how far a run's doubts can be trusted;
 worldmodel imagine --run RUN --out dream.mp4 films its dreams;
@@ -155,18 +159,24 @@ def _with_run(given: list[str]) -> list[str]:
     raise UserError("say what to run: --config configs/base.yaml begins a run, --run runs/NAME resumes one")
 
 
-def command(given: list[str]) -> Callable[[list[str]], None] | None:
-    """What runs a command beside fit and validate; None for these two.
+def command(given: list[str]) -> bool:
+    """Run a command beside fit and validate; False for these two.
 
     Raises:
-        UserError: there is no such command.
+        UserError: there is no such command, or something that the person at the keyboard can mend.
     """
-    name = given[0] if given else "-"
-    if name in COMMANDS:
-        return importlib.import_module(COMMANDS[name]).main
     names = [*CLI.subcommands(), *COMMANDS]
+    if not given:
+        raise UserError(f"say what to do: {', '.join(names)}, or --help")
+    name = given[0]
+    if name in COMMANDS:
+        function = getattr(importlib.import_module(f"worldmodel.training.{name}"), name)
+        parser = Parser(prog=f"worldmodel {name}", description=COMMANDS[name])
+        parser.add_function_arguments(function)
+        function(**parser.parse_args(given[1:]).as_dict())
+        return True
     if name.startswith("-") or name in names:
-        return None
+        return False
     near = difflib.get_close_matches(name, names, n=1)
     raise UserError(f"no command {name}: {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(names)}")
 
@@ -185,8 +195,8 @@ def run(given: list[str] | None = None) -> None:
     quiet()
     words = sys.argv[1:] if given is None else given
     try:
-        if main := command(words):
-            return main(words[1:])
+        if command(words):
+            return
         CLI(
             Agent,
             Experience,

@@ -10,22 +10,9 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
-from worldmodel.training.parser import Parser
 from worldmodel.training.run import RunFolder, load_checkpoint, write_atomically
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "callbacks", "agent")
-
-
-def main(given: list[str]) -> None:
-    """Run ``worldmodel export`` with these arguments, the name of the command left out.
-
-    Raises:
-        UserError: something that the person at the keyboard can mend.
-    """
-    text = "Keep what a run has learned in a small folder, for report, imagine and play."
-    parser = Parser(prog="worldmodel export", description=text)
-    parser.add_function_arguments(export)
-    export(**parser.parse_args(given).as_dict())
 
 
 def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5, half: bool = False) -> None:

@@ -35,17 +35,6 @@ _WRITERS: dict[str, Callable[[Path, Imagination], None]] = {
 }
 
 
-def main(given: list[str]) -> None:
-    """Run ``worldmodel imagine`` with these arguments, the name of the command left out.
-
-    Raises:
-        UserError: something that the person at the keyboard can mend.
-    """
-    parser = Parser(prog="worldmodel imagine", description="Film what a run's model dreams, beside what happens.")
-    parser.add_function_arguments(imagine)
-    imagine(**parser.parse_args(given).as_dict())
-
-
 def imagine(
     run: str,
     out: str,

@@ -22,23 +22,10 @@ from worldmodel.training.cli import reason
 from worldmodel.training.data import Experience
 from worldmodel.training.imagine import read_policy
 from worldmodel.training.loading import load_run
-from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import own_randomness
 
 _HELD_OUT = 2_000_003  # added to the seed: neither trained nor evaluated on
 _EPISODES = 3  # of each kind
-
-
-def main(given: list[str]) -> None:
-    """Run ``worldmodel play`` with these arguments, the name of the command left out.
-
-    Raises:
-        UserError: something that the person at the keyboard can mend.
-    """
-    text = "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it."
-    parser = Parser(prog="worldmodel play", description=text)
-    parser.add_function_arguments(play)
-    play(**parser.parse_args(given).as_dict())
 
 
 def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str | None = None, seed: int = 0) -> None:

@@ -21,25 +21,12 @@ from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
-from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.report_sections import about, cost, doubts, dreams, episode, learning, noticed
 from worldmodel.training.run import RunFolder, write_atomically
 from worldmodel.types import SequenceBatch
 
 _SHIFTED = 64  # sequences, at most, that are seen through every shift
-
-
-def main(given: list[str]) -> None:
-    """Run ``worldmodel report`` with these arguments, the name of the command left out.
-
-    Raises:
-        UserError: something that the person at the keyboard can mend.
-    """
-    text = "Show what a run has learned and how far to trust its doubts: an HTML file, and calibration.json beside it."
-    parser = Parser(prog="worldmodel report", description=text)
-    parser.add_function_arguments(report)
-    report(**parser.parse_args(given).as_dict())
 
 
 def report(
