@@ -73,6 +73,10 @@ class LatentState(NamedTuple):
 
         return torch.cat([self.deter, self.stoch], -1)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> LatentState:
+        """``function`` of every tensor."""
+        return LatentState._make(function(x) for x in self)
+
 
 class Uncertainty(NamedTuple):
     """Doubt of an ensemble's next state: total = aleatoric + epistemic, as nats (categorical) or variances."""

@@ -90,7 +90,7 @@ class Imagined(NamedTuple):
     draws: Tensor  # (N, H, A) what the actor drew
     entropy: Tensor  # (N, H) of what it drew from
     value: Tensor  # (N, H + 1) values of all states
-    seen: Tensor  # (N, H, F) features of the states that were acted in, without gradient
+    seen: Tensor  # (H, N, F) features of the states that were acted in, without gradient; time first, as in memory
     returns: Tensor  # (N, H) their returns
     weight: Tensor  # (N, H) the discounted probability that they are reached and believed, without gradient
     scale: Tensor  # () what returns are divided by
@@ -163,7 +163,7 @@ class ActorCritic(nn.Module):
         returns = imagined.returns.detach()
         losses = {
             "actor": actor,
-            "critic": imagined.weight * self.critic.loss(imagined.seen, returns),
+            "critic": imagined.weight * self.critic.loss(imagined.seen, returns.T).T,
             "replay_critic": self._replayed(state, batch, chosen, returns),
         }
         metrics |= {
@@ -182,9 +182,9 @@ class ActorCritic(nn.Module):
         entropy = imagined.entropy
         if not self.objective.differentiates:  # nothing was recorded on the way, and the density is wanted too
             distribution = self.actor.distribution(imagined.seen)
-            entropy = distribution.entropy()
+            entropy = distribution.entropy().T
         gain = self.objective(
-            lambda: distribution.log_prob(imagined.draws.detach()),
+            lambda: distribution.log_prob(imagined.draws.detach().transpose(0, 1)).T,
             imagined.returns,
             imagined.value[:, :-1],
             imagined.scale,
@@ -204,8 +204,8 @@ class ActorCritic(nn.Module):
 
         with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
             path = imagine(world_model, act, start, self.horizon, self.choice, doubt=self.doubts)
-            feature = path.state.feature  # (N, H + 1, F)
-            value = self.critic(feature)  # (N, H + 1)
+            feature = path.state.map(lambda x: x.transpose(0, 1)).feature  # (H + 1, N, F), as it lies in memory
+            value = self.critic(feature).transpose(0, 1)  # (N, H + 1)
             reward, discount = path.reward, self.discount * path.cont
             worth = self.uncertainty_weight(path.uncertainty)
             if self.doubts:
@@ -215,7 +215,7 @@ class ActorCritic(nn.Module):
         begins = alive.to(discount.dtype).unsqueeze(1)
         weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
-        seen, drawn, entropy = feature[:, :-1].detach(), torch.stack(draws, 1), torch.stack(entropies, 1)
+        seen, drawn, entropy = feature[:-1].detach(), torch.stack(draws, 1), torch.stack(entropies, 1)
         return Imagined(path, drawn, entropy, value, seen, returns, weight, scale, worth)
 
     def _starts(self, state: LatentState, batch: SequenceBatch) -> tuple[Tensor, LatentState]:

@@ -68,8 +68,14 @@ def imagine(
             doubts.append(world_model.doubt(prior))
         actions.append(action)
         states.append(state)
-    path = LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True)))  # (B, H + 1, ...)
-    feature = path.feature[:, 1:]
-    reward = world_model.reward(feature)
-    uncertainty = torch.stack(doubts, 1) if doubt else torch.zeros_like(reward)
-    return Trajectory(path, torch.stack(actions, 1), reward, world_model.cont(feature), uncertainty)
+    # time first in memory: slices of time then need no copy, forward or backward
+    path = LatentState(*(torch.stack(x) for x in zip(*states, strict=True)))  # (H + 1, B, ...)
+    feature = path.feature[1:]
+    reward, cont = world_model.reward(feature), world_model.cont(feature)  # (H, B)
+    uncertainty = torch.stack(doubts) if doubt else torch.zeros_like(reward)
+    rollout = Trajectory(path, torch.stack(actions), reward, cont, uncertainty)
+    return Trajectory(path.map(_batch_first), *(_batch_first(x) for x in rollout[1:]))
+
+
+def _batch_first(x: Tensor) -> Tensor:
+    return x.transpose(0, 1)
