@@ -185,3 +185,19 @@ def test_latents_need_a_size(build: type[Latents]) -> None:
 def test_twohot_needs_odd_bins(bins: int) -> None:
     with pytest.raises(ValueError, match="bins must be odd"):
         TwoHot(bins)
+
+
+@pytest.mark.parametrize("latents", FAMILIES)
+def test_what_is_rounded_to_bf16_is_computed_in_float32(latents: Latents) -> None:
+    p, q = (2 * torch.randn(2, 5, 12)).bfloat16()
+    assert latents.kl(p, q).dtype == latents.entropy(p).dtype == latents.uncertainty(torch.stack([p, q])).total.dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(latents.kl(p, q), latents.kl(p.float(), q.float()), rtol=0, atol=0)
+
+
+def test_autocast_draws_every_class_as_often_as_it_should() -> None:
+    latents = CategoricalLatents(1, 16, unimix=0.0)
+    probs = torch.full((16,), 0.045 / 15).index_fill(0, torch.tensor([3]), 0.955)
+    with torch.autocast("cpu", torch.bfloat16):
+        sample = latents.sample(probs.log().expand(400_000, 16))
+    torch.testing.assert_close(sample.float().mean(0), probs, atol=5e-4, rtol=0)

@@ -179,16 +179,15 @@ class ActorCritic(nn.Module):
 
     def _actor_loss(self, world_model: WorldModel, imagined: Imagined) -> tuple[Tensor, Metrics]:
         """The actor's loss, ending in a mean, and metrics that go with it."""
-        entropy = imagined.entropy
-        if not self.objective.differentiates:  # nothing was recorded on the way, and the density is wanted too
-            distribution = self.actor.distribution(imagined.seen)
-            entropy = distribution.entropy().T
-        gain = self.objective(
-            lambda: distribution.log_prob(imagined.draws.detach().transpose(0, 1)).T,
-            imagined.returns,
-            imagined.value[:, :-1],
-            imagined.scale,
-        )
+        # nothing was recorded on the way unless the rollout is differentiated
+        again = None if self.objective.differentiates else self.actor.distribution(imagined.seen)
+        entropy = imagined.entropy if again is None else again.entropy().T
+
+        def log_prob() -> Tensor:
+            distribution = self.actor.distribution(imagined.seen) if again is None else again
+            return distribution.log_prob(imagined.draws.detach().transpose(0, 1)).T
+
+        gain = self.objective(log_prob, imagined.returns, imagined.value[:, :-1], imagined.scale)
         return imagined.weight * (gain - self.entropy * entropy), {"entropy": entropy.detach().mean()}
 
     def _imagine(self, world_model: WorldModel, start: LatentState, alive: Tensor) -> Imagined:

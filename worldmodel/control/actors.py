@@ -47,7 +47,7 @@ class NormalActor(Actor):
         self.min_std, self.max_std = min_std, max_std
 
     def distribution(self, feature: Tensor) -> Distribution:
-        mean, raw = self.net(feature).chunk(2, -1)
+        mean, raw = self.net(feature).float().chunk(2, -1)
         std = self.min_std + (self.max_std - self.min_std) * torch.sigmoid(raw + 2)
         return Independent(Normal(mean.tanh(), std, validate_args=False), 1, validate_args=False)
 
@@ -67,7 +67,7 @@ class CategoricalActor(Actor):
         self.unimix = unimix
 
     def distribution(self, feature: Tensor) -> Distribution:
-        probs = self.net(feature).softmax(-1)
+        probs = self.net(feature).float().softmax(-1)
         probs = (1 - self.unimix) * probs + self.unimix / probs.shape[-1]
         return OneHotCategoricalStraightThrough(probs=probs, validate_args=False)
 

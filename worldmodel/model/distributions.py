@@ -1,4 +1,7 @@
-"""Distributions of latents, of scalars and of their disagreement. Legend: K members, S latents, C classes, Z size."""
+"""Distributions of latents, of scalars and of their disagreement. Legend: K members, S latents, C classes, Z size.
+
+All of it is computed in float32, whatever the precision of the networks: differences of probabilities are what counts.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ class CategoricalLatents(Latents):
 
     def probs(self, params: Tensor) -> Tensor:
         """Class probabilities (*B, S, C)."""
-        logits = rearrange(params, "... (s c) -> ... s c", c=self.classes)
+        logits = rearrange(params.float(), "... (s c) -> ... s c", c=self.classes)
         return (1 - self.unimix) * logits.softmax(-1) + self.unimix / self.classes
 
     @staticmethod
@@ -72,7 +75,8 @@ class CategoricalLatents(Latents):
 
     def sample(self, params: Tensor) -> Tensor:
         probs = self.probs(params)
-        with torch.no_grad():
+        # autocast would round the distribution function, and classes behind a likely one would never be drawn
+        with torch.no_grad(), torch.autocast(probs.device.type, enabled=False):
             # by the inverse of the distribution function: one random number a latent, no argmax, ten times faster
             cumulative = probs @ self._upper(probs)
             reached = cumulative > torch.rand_like(cumulative[..., :1]) * cumulative[..., -1:]
@@ -125,7 +129,7 @@ class GaussianLatents(Latents):
 
     def moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation, each (*B, Z)."""
-        mean, raw = params.chunk(2, -1)
+        mean, raw = params.float().chunk(2, -1)
         return mean, F.softplus(raw) + self.min_std
 
     def sample(self, params: Tensor) -> Tensor:

@@ -46,10 +46,10 @@ class ContinueHead(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """(*B, F) -> (*B,) in (0, 1)."""
-        return self.net(feature).squeeze(-1).sigmoid()
+        return self.net(feature).squeeze(-1).float().sigmoid()  # or bf16 rounds 0.997 to 0.9961
 
     def loss(self, feature: Tensor, is_terminal: Tensor) -> Tensor:
-        logits = self.net(feature).squeeze(-1)
+        logits = self.net(feature).squeeze(-1).float()
         return F.binary_cross_entropy_with_logits(logits, (~is_terminal).to(logits.dtype), reduction="none")
 
 
