@@ -18,6 +18,7 @@ from worldmodel.model.transitions import (
     Mixture,
     SharedTrunk,
     Transition,
+    deal,
     member_linear,
     select_member,
 )
@@ -192,18 +193,40 @@ def test_select_member() -> None:
 
 
 def test_choices_of_members() -> None:
-    params = torch.randn(3, 3000, 5)
-    size, cpu = torch.Size([3000]), torch.device("cpu")
+    size = (3, torch.Size([3000]), torch.device("cpu"))
 
     steps = EveryStep()
-    picks = torch.stack([steps.pick(params, steps.start(3, size, cpu)) for _ in range(2)])
-    assert (picks[0].bincount(minlength=3) > 850).all() and len(picks[0].bincount()) == 3
+    picks = torch.stack([steps.pick(*size, steps.start(*size)) for _ in range(2)])
+    assert (picks[0].bincount(minlength=3) == 1000).all()
     assert 0.28 < (picks[0] == picks[1]).float().mean() < 0.39  # independent of the last step
 
     whole = EveryTrajectory()
-    drawn = whole.start(3, size, cpu)
-    assert torch.equal(whole.pick(params, drawn), drawn)
-    assert (drawn.bincount(minlength=3) > 850).all() and len(drawn.bincount()) == 3
+    drawn = whole.start(*size)
+    assert torch.equal(whole.pick(*size, drawn), drawn)
+    assert (drawn.bincount(minlength=3) == 1000).all()
 
     mixture = Mixture()
-    assert mixture.pick(params, mixture.start(3, size, cpu)) is None
+    assert mixture.pick(*size, mixture.start(*size)) is None
+
+
+def test_members_are_dealt_evenly_and_each_is_as_likely_everywhere() -> None:
+    dealt = torch.stack([deal(3, torch.Size([2, 2]), torch.device("cpu")).flatten() for _ in range(6000)])  # (6000, 4)
+    counts = torch.stack([row.bincount(minlength=3) for row in dealt[:50]])
+    assert ((counts == 1) | (counts == 2)).all()
+    for place in range(4):
+        torch.testing.assert_close(
+            dealt[:, place].bincount(minlength=3) / 6000, torch.full((3,), 1 / 3), atol=0.03, rtol=0
+        )
+
+
+@every_kind
+@pytest.mark.parametrize("batch", [(6,), (7,), (2, 4), (1,)])
+def test_the_member_that_is_followed_predicts_what_it_does_among_all(kind: str, batch: tuple[int, ...]) -> None:
+    transition, given = make(kind), inputs(*batch)
+    member = deal(3, torch.Size(batch), torch.device("cpu"))
+    expected = select_member(transition(*given), member)
+    torch.testing.assert_close(transition.follow(*given, member), expected)
+    learned = list(transition.parameters())
+    one = torch.autograd.grad(transition.follow(*given, member).square().sum(), learned)
+    for found, wanted in zip(one, torch.autograd.grad(expected.square().sum(), learned), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)

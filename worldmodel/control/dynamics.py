@@ -69,7 +69,8 @@ class LatentDynamics(Dynamics):
         """The next state (M, ...) and all members' priors of it (K, M, P)."""
         rssm = self.world_model.rssm
         deter, prior = rssm.img_step(latent, action)
-        return rssm.settle(deter, prior, self.choice.pick(prior, drawn), self.mode), prior
+        member = self.choice.pick(len(prior), deter.shape[:-1], deter.device, drawn)
+        return rssm.settle(deter, prior, member, self.mode), prior
 
     def _doubt(self, prior: Tensor) -> Tensor:
         return self.world_model.doubt(prior) if self.doubt else prior.new_zeros(prior.shape[1:-1])

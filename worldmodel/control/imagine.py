@@ -59,13 +59,16 @@ def imagine(
     rssm = world_model.rssm
     rssm.transition.draw()
     state, states, actions, doubts = start, [start], [], []
-    drawn = choice.start(rssm.transition.members, start.deter.shape[:-1], start.deter.device)
+    size = rssm.transition.members, start.deter.shape[:-1], start.deter.device
+    drawn = choice.start(*size)
     for _ in range(horizon):
-        action = act(state)
-        deter, prior = rssm.img_step(state, action)
-        state = rssm.settle(deter, prior, choice.pick(prior, drawn), mode)
-        if doubt:
-            doubts.append(world_model.doubt(prior))
+        action, member = act(state), choice.pick(*size, drawn)
+        if doubt or member is None:
+            deter, prior = rssm.img_step(state, action)
+            state = rssm.settle(deter, prior, member, mode)
+            doubts.append(world_model.doubt(prior) if doubt else prior.new_zeros(prior.shape[1:-1]))
+        else:  # only the member that is followed
+            state = rssm.follow(state, action, member, mode)
         actions.append(action)
         states.append(state)
     # time first in memory: slices of time then need no copy, forward or backward

@@ -1,4 +1,5 @@
-"""An ensemble whose members share nothing. Legend: K members, F feature, A action, P params, N flat batch.
+"""An ensemble whose members share nothing. Legend: K members, F feature, A action, P params, N flat batch,
+G places.
 
 Weights are (K, outputs, inputs): all members go through each layer in one product.
 """
@@ -56,7 +57,7 @@ class RandomPriors(nn.Module):
         self.register_buffer("out", torch.randn(members, outputs, width) * width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) -> (K, N, outputs)."""
+        """(N, inputs) that all members read, or (K, N, inputs) -> (K, N, outputs)."""
         return torch.bmm(member_linear(x, self.weight, self.bias).relu(), self.out.mT)
 
 
@@ -104,7 +105,27 @@ class IndependentEnsemble(Transition):
 
     def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
         x = rearrange(torch.cat([feature, action], -1), "... i -> (...) i")  # (N, F + A)
-        params = self.net(x)  # (K, N, P)
-        if self.priors is not None:
-            params = params + self.prior_scale * self.priors(x)
-        return params.reshape(self.members, *feature.shape[:-1], -1)
+        return self._params(x).reshape(self.members, *feature.shape[:-1], -1)
+
+    def follow(self, deter: Tensor, feature: Tensor, action: Tensor, member: Tensor) -> Tensor:
+        x = rearrange(torch.cat([feature, action], -1), "... i -> (...) i")  # (N, F + A)
+        # each member has a row of places and computes those alone: the work of one network instead of K
+        places = -(-len(x) // self.members)  # G
+        slot = _slots(member.flatten(), self.members, places)
+        dealt = x.new_zeros(self.members * places, x.shape[-1]).index_copy(0, slot, x)
+        params = self._params(rearrange(dealt, "(k g) i -> k g i", k=self.members))  # (K, G, P)
+        return rearrange(params, "k g p -> (k g) p")[slot].reshape(*feature.shape[:-1], -1)
+
+    def _params(self, x: Tensor) -> Tensor:
+        """(N, F + A) that all members read, or (K, N, F + A) -> (K, N, P)."""
+        params = self.net(x)
+        return params if self.priors is None else params + self.prior_scale * self.priors(x)
+
+
+def _slots(member: Tensor, members: int, places: int) -> Tensor:
+    """A place of its own (N,) for each of ``member`` (N,), among ``places`` of each member that lie end to end."""
+    order = member.argsort()
+    ranked = member[order]
+    first = torch.searchsorted(ranked, torch.arange(members, device=member.device))  # (K,) where each begins
+    rank = torch.arange(len(member), device=member.device) - first[ranked]
+    return torch.empty_like(member).index_copy(0, order, ranked * places + rank)

@@ -92,6 +92,12 @@ class RSSM(nn.Module):
         deter = self._remember(state, self.from_action(action))
         return deter, self.transition(deter, state.feature, action)
 
+    def follow(self, state: LatentState, action: Tensor, member: Tensor, mode: bool = False) -> LatentState:
+        """One step of imagination by the members ``member`` (*B,) alone, dealt evenly: ``img_step`` for less work."""
+        deter = self._remember(state, self.from_action(action))
+        params = self.transition.follow(deter, state.feature, action, member)
+        return LatentState(deter, self.latents.mode(params) if mode else self.latents.sample(params), params)
+
     def settle(self, deter: Tensor, prior: Tensor, member: Tensor | None, mode: bool = False) -> LatentState:
         """The next state, drawn from the members ``member`` (*B,), or from the mixture when None."""
         params = self.latents.mixture(prior) if member is None else select_member(prior, member)

@@ -44,6 +44,15 @@ class Transition(nn.Module, ABC):
             (K, *B, P)
         """
 
+    def follow(self, deter: Tensor, feature: Tensor, action: Tensor, member: Tensor) -> Tensor:
+        """The parameters (*B, P) of one member for each state, all that a rollout needs unless uncertainty is wanted.
+
+        Args:
+            deter, feature, action: as in ``forward``.
+            member: (*B,) index of the member, as a ``MemberChoice`` deals them: none has more than its even share.
+        """
+        return select_member(self(deter, feature, action), member)
+
     def draw(self) -> None:
         """Draw members anew where they are samples; called before every batch and every imagined rollout."""
 
@@ -78,15 +87,15 @@ class SharedTrunk(Transition):
 
 
 class MemberChoice(ABC):
-    """Which member's prediction an imagined rollout follows."""
+    """Which member's prediction an imagined rollout follows. Members are dealt evenly, in random order."""
 
     @abstractmethod
     def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor | None:
         """What is drawn once per rollout."""
 
     @abstractmethod
-    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor | None:
-        """Member indices (*B,) for one step of ``params`` (K, *B, P), or None to follow the mixture."""
+    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor | None:
+        """Member indices (*B,) for one step, or None to follow the mixture."""
 
 
 class EveryStep(MemberChoice):
@@ -95,17 +104,17 @@ class EveryStep(MemberChoice):
     def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
         return None
 
-    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor:
-        return torch.randint(len(params), params.shape[1:-1], device=params.device)
+    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor:
+        return deal(members, batch, device)
 
 
 class EveryTrajectory(MemberChoice):
     """One member for a whole rollout (TSinf of PETS)."""
 
     def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor:
-        return torch.randint(members, batch, device=device)
+        return deal(members, batch, device)
 
-    def pick(self, params: Tensor, drawn: Tensor | None) -> Tensor | None:
+    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor | None:
         return drawn
 
 
@@ -115,8 +124,14 @@ class Mixture(MemberChoice):
     def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
         return None
 
-    def pick(self, params: Tensor, drawn: Tensor | None) -> None:
+    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> None:
         return None
+
+
+def deal(members: int, batch: torch.Size, device: torch.device) -> Tensor:
+    """Random members (*batch,), each as often as the others or once more: every one is as likely at every place."""
+    places = torch.randperm(batch.numel(), device=device)
+    return ((places + torch.randint(members, (), device=device)) % members).view(batch)
 
 
 def select_member(params: Tensor, index: Tensor) -> Tensor:
