@@ -25,6 +25,7 @@ def make_environment(
     camera: Cameras = None,
     quality: Quality = "fast",
     pixels: bool = False,
+    episode_frames: int | None = None,
 ) -> gymnasium.Env:
     """Build one environment.
 
@@ -37,6 +38,7 @@ def make_environment(
             side by side in one image; a task that draws itself must then give as many views, (H, V * H, 3).
         quality: how dm_control draws, ``fast`` or ``reference`` (its own pixels).
         pixels: render environments whose observations are not images (render_mode ``rgb_array``).
+        episode_frames: mean length of an episode in environment frames, see ``Restarts``; the task's own if None.
 
     Returns:
         An environment with ``Box(0, 255, (3, size, V * size), uint8)`` observations of V cameras, and actions
@@ -46,15 +48,16 @@ def make_environment(
     Raises:
         UserError: the task is unknown, draws no image, or has actions of another kind.
     """
-    for name, value in (("size", size), ("action_repeat", action_repeat)):
-        if value < 1:
+    for name, value in (("size", size), ("action_repeat", action_repeat), ("episode_frames", episode_frames)):
+        if value is not None and value < 1:
             raise UserError(f"{name} is {value}: it must be 1 or more")
     views = len(camera) if isinstance(camera, list) else 1
     if not views:
         raise UserError("camera is an empty list: name at least one")
     env, rendered = _build(task, size, camera, quality, pixels)
     env = Guard(env, task, action_repeat)
-    return NormalAction(Picture(env, task, (size, views * size), rendered or pixels), task)
+    env = NormalAction(Picture(env, task, (size, views * size), rendered or pixels), task)
+    return env if episode_frames is None else Restarts(env, episode_frames)
 
 
 def _build(task: str, size: int, camera: Cameras, quality: Quality, pixels: bool) -> tuple[gymnasium.Env, bool]:
@@ -180,6 +183,30 @@ class Picture(gymnasium.Wrapper):
             return self.env.render()
         except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
             raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
+
+
+class Restarts(gymnasium.Wrapper):
+    """Ends episodes early, as a time limit, after a random number of frames: exponential, drawn from the seed.
+
+    Where a task begins in many states, more of them are seen, and an actor that has settled into a poor habit (sitting,
+    say) does not fill the replay with it. What would have come later is not cut off for good: some episodes are long.
+
+    Args:
+        mean: length of an episode in environment frames, if the task does not end it before.
+    """
+
+    def __init__(self, env: gymnasium.Env, mean: int) -> None:
+        super().__init__(env)
+        self._mean, self._left = mean, 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self._left = np.random.default_rng(seed).exponential(self._mean)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._left -= info["frames"]
+        return observation, reward, terminated, truncated or self._left <= 0, info
 
 
 def _one_line(cause: Exception) -> str:

@@ -35,7 +35,7 @@ class Environments(ABC):
     The seed of an episode comes from (seed, environment, episode), so seed and actions reproduce every state.
 
     Args:
-        task, size, action_repeat, camera, quality, pixels: see ``make_environment``.
+        task, size, action_repeat, camera, quality, pixels, episode_frames: see ``make_environment``.
         num_envs: how many.
         seed: fixes every episode.
 
@@ -54,6 +54,7 @@ class Environments(ABC):
         camera: Cameras = None,
         quality: Quality = "fast",
         pixels: bool = False,
+        episode_frames: int | None = None,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"num_envs is {num_envs}: it must be 1 or more")
@@ -65,6 +66,7 @@ class Environments(ABC):
             "camera": camera,
             "quality": quality,
             "pixels": pixels,
+            "episode_frames": episode_frames,
         }
         self._seats: list[Seat] = []
         try:

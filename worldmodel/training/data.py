@@ -49,6 +49,8 @@ class Experience(L.LightningDataModule):
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
         pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
+        episode_frames: mean length in environment frames of the episodes that are collected, which then begin anew at
+            random (``Restarts``); as long as the task has them if None. Evaluations run whole episodes.
         seed: of environments and sampling, ``seed_everything`` on the command line; ranks derive theirs from it.
         capacity: records the replay samples from, on each rank.
         prefill: records collected by random actions before the first update, on each rank.
@@ -70,6 +72,7 @@ class Experience(L.LightningDataModule):
         camera: Cameras = None,
         quality: Quality = "fast",
         pixels: bool = False,
+        episode_frames: int | None = None,
         seed: int = 0,
         capacity: int = 500_000,
         prefill: int = 1000,
@@ -95,7 +98,8 @@ class Experience(L.LightningDataModule):
         self.prefill, self.steps, self.updates, self.batch, self.length = prefill, steps, updates, batch, length
         self.store_features = store_features
         # made before there is a trainer, which needs the action
-        self.environments = self.kind(task, num_envs, seed + _RANK * launched_rank(), **self.settings)
+        collected = {**self.settings, "episode_frames": episode_frames}
+        self.environments = self.kind(task, num_envs, seed + _RANK * launched_rank(), **collected)
         self.evaluation: Environments | None = None
         self.directory: Path | None = None
         self.resumed_random: dict[str, Any] | None = None
