@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     given = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("medium")  # as training does
     device = torch.device(given.device)
     agent, batch, length = build(given.size, given.compile)
     agent.to(device)
