@@ -29,6 +29,7 @@ class ActionSpec(NamedTuple):
 
     size: int
     discrete: bool
+    repeat: int = 1  # environment frames that one action lasts: a step of the agent
 
 
 class SequenceBatch(NamedTuple):

@@ -107,9 +107,9 @@ class ActorCritic(nn.Module):
         choice: which ensemble member a rollout follows.
         width, layers: of actor and critic.
         bins, limit: two-hot bins of the value, the outermost at +-symexp(limit).
-        horizon: imagined steps H.
+        horizon: imagined steps H, of an action each.
         starts: rollouts begin in this many of a batch's states, drawn at random (all if there are fewer).
-        discount: per agent step.
+        discount: per environment frame, so that how far the agent looks does not depend on the action repeat.
         lam: lambda of the returns.
         entropy: weight of the entropy bonus, in units of normalised return per nat.
         slow_rate: share of the critic that its slow copy takes over at each update.
@@ -134,7 +134,7 @@ class ActorCritic(nn.Module):
         limit: float = 8.0,
         horizon: int = 15,
         starts: int = 128,
-        discount: float = 0.997,
+        discount: float = 0.9985,
         lam: float = 0.95,
         entropy: float = 3e-4,
         slow_rate: float = 0.02,
@@ -149,7 +149,8 @@ class ActorCritic(nn.Module):
         self.critic = Critic(feature_size, width, layers, bins, limit, slow_rate)
         self.scale = ReturnScale()
         self.objective, self.choice = objective, choice
-        self.horizon, self.starts, self.discount, self.lam, self.entropy = horizon, starts, discount, lam, entropy
+        self.horizon, self.starts, self.lam, self.entropy = horizon, starts, lam, entropy
+        self.discount = discount**action.repeat  # per step
         given = uncertainty_weight
         self.uncertainty_weight = given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
         self.trust = trust or Always()

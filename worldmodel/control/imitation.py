@@ -54,6 +54,7 @@ class Imitator(ActorCritic):
             raise ValueError(f"labelled must be at least 1, or the actor has nothing to imitate; got {labelled}")
         super().__init__(action, feature_size, PolicyGradient(), choice, **settings)
         self.action, self.planner, self.labelled = action, planner, labelled
+        planner.discount = self.discount
         with torch.random.fork_rng(devices=[]):  # complain before anything starts, not at the first update
             planner.plan(Payment(), torch.zeros(1, 1), action)
 

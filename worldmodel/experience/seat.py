@@ -60,7 +60,7 @@ class LocalSeat:
         self._env = make_environment(**settings)
         space = self._env.action_space
         self._discrete = isinstance(space, gymnasium.spaces.Discrete)
-        self.action = ActionSpec(gymnasium.spaces.flatdim(space), self._discrete)
+        self.action = ActionSpec(gymnasium.spaces.flatdim(space), self._discrete, settings.get("action_repeat", 1))
         self.image_shape: tuple[int, int, int] = self._env.observation_space.shape  # type: ignore[assignment]
 
     def send(self, command: Reset | Act | Redo) -> None:

@@ -75,17 +75,14 @@ class CategoricalLatents(Latents):
 
     def sample(self, params: Tensor) -> Tensor:
         probs = self.probs(params)
-        # autocast would round the distribution function, and classes behind a likely one would never be drawn
-        with torch.no_grad(), torch.autocast(probs.device.type, enabled=False):
-            # by the inverse of the distribution function: one random number a latent, no argmax, ten times faster
-            cumulative = probs @ self._upper(probs)
+        with torch.no_grad():
+            # by the inverse of the distribution function: one random number a latent, no argmax, ten times faster; no
+            # product of matrices, which may be rounded so that classes behind a likely one are never drawn
+            cumulative = probs.cumsum(-1)
             reached = cumulative > torch.rand_like(cumulative[..., :1]) * cumulative[..., -1:]
             hot = reached.to(probs.dtype)
             hot[..., 1:] -= reached[..., :-1].to(probs.dtype)
         return self._straight_through(probs, hot)
-
-    def _upper(self, like: Tensor) -> Tensor:
-        return torch.ones(self.classes, self.classes, device=like.device, dtype=like.dtype).triu()
 
     def mode(self, params: Tensor) -> Tensor:
         probs = self.probs(params)

@@ -78,7 +78,7 @@ class ByPlanner(Acting):
     """A planner; where there is an actor it makes proposals, where there is a critic it values what lies beyond.
 
     Args:
-        planner: searches sequences of actions.
+        planner: searches sequences of actions. Where there is a critic, with the critic's discount.
         proposals: imagined rollouts of the actor that are offered to the planner.
         value: ask the critic what the end of a sequence is worth.
         noise: deviation of the noise on collected actions; for discrete ones the share that is random.
@@ -115,6 +115,8 @@ class ByPlanner(Acting):
     def policy(
         self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec, explore: bool
     ) -> PlannerPolicy:
+        if actor_critic is not None:
+            self.planner.discount = actor_critic.discount
         return PlannerPolicy(
             world_model,
             self.planner,
