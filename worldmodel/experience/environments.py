@@ -38,7 +38,7 @@ def make_environment(
             side by side in one image; a task that draws itself must then give as many views, (H, V * H, 3).
         quality: how dm_control draws, ``fast`` or ``reference`` (its own pixels).
         pixels: render environments whose observations are not images (render_mode ``rgb_array``).
-        episode_frames: mean length of an episode in environment frames, see ``Restarts``; the task's own if None.
+        episode_frames: longest episode in environment frames, see ``Restarts``; the task's own limit if None.
 
     Returns:
         An environment with ``Box(0, 255, (3, size, V * size), uint8)`` observations of V cameras, and actions
@@ -186,21 +186,21 @@ class Picture(gymnasium.Wrapper):
 
 
 class Restarts(gymnasium.Wrapper):
-    """Ends episodes early, as a time limit, after a random number of frames: exponential, drawn from the seed.
+    """Ends episodes early, as a time limit.
 
     Where a task begins in many states, more of them are seen, and an actor that has settled into a poor habit (sitting,
-    say) does not fill the replay with it. What would have come later is not cut off for good: some episodes are long.
+    say) does not fill the replay with it.
 
     Args:
-        mean: length of an episode in environment frames, if the task does not end it before.
+        frames: longest episode in environment frames.
     """
 
-    def __init__(self, env: gymnasium.Env, mean: int) -> None:
+    def __init__(self, env: gymnasium.Env, frames: int) -> None:
         super().__init__(env)
-        self._mean, self._left = mean, 0.0
+        self._frames, self._left = frames, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        self._left = np.random.default_rng(seed).exponential(self._mean)
+        self._left = self._frames
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:

@@ -49,8 +49,8 @@ class Experience(L.LightningDataModule):
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
         pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
-        episode_frames: mean length in environment frames of the episodes that are collected, which then begin anew at
-            random (``Restarts``); as long as the task has them if None. Evaluations run whole episodes.
+        episode_frames: longest of the episodes that are collected, in environment frames, so that there are more
+            beginnings among them; as long as the task has them if None. Evaluations run whole episodes.
         seed: of environments and sampling, ``seed_everything`` on the command line; ranks derive theirs from it.
         capacity: records the replay samples from, on each rank.
         prefill: records collected by random actions before the first update, on each rank.

@@ -1,0 +1,1 @@
+"""What takes hours: studies on one runner, each resumable and ending in a page. benchmarks/ is for speed."""

@@ -1,0 +1,1 @@
+"""Every task, with every seed and configuration asked for, trained and written up on one page."""
