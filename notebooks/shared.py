@@ -85,7 +85,8 @@ def build(model: dict[str, Any], action: ActionSpec) -> tuple[WorldModel, ActorC
 
 def open_models() -> tuple[WorldModel, ActorCritic]:
     """World model, actor and critic of the run, trained."""
-    models = build(settings()["model"], ActionSpec(read_episodes().action.shape[-1], discrete=False))
+    size, repeat = read_episodes().action.shape[-1], settings()["data"]["action_repeat"]
+    models = build(settings()["model"], ActionSpec(size, discrete=False, repeat=repeat))
     state = torch.load(RUN / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     for model, name in zip(models, ("world_model.", "actor_critic."), strict=True):
         model.load_state_dict({key.removeprefix(name): x for key, x in state.items() if key.startswith(name)})
