@@ -13,22 +13,21 @@ import copy
 import json
 import statistics
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.update import CONFIGS, Update, merge  # pins the threads: nothing loads torch before
+from benchmarks.update import CONFIGS, Update, make_agent, merge  # pins the threads: nothing loads torch before
 
 # isort: split
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 
 from worldmodel.experience.replay import Features, Replay
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import frozen_features
+from worldmodel.training.fabric import make_fabric
 
 SIDE, EPISODES, RECORDS = 64, 8, 64
 
@@ -38,10 +37,7 @@ def build(encoder: Path, weights: str | None, batch: int | None) -> tuple[Agent,
     config = merge(yaml.safe_load((CONFIGS / "base.yaml").read_text()), yaml.safe_load(encoder.read_text()))
     if weights:
         config["model"]["world_model"]["init_args"]["encoder"]["init_args"]["file"] = weights
-    parser = ArgumentParser()
-    parser.add_class_arguments(Agent, "model")
-    agent = parser.instantiate(parser.parse_object({"model": config["model"] | {"action": [1, False]}})).model
-    return agent, batch or config["data"]["batch"], config["data"]["length"]
+    return make_agent(config), batch or config["data"]["batch"], config["data"]["length"]
 
 
 def store(folder: str, agent: Agent, features: Features | None) -> Replay:
@@ -84,15 +80,17 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=10, help="of each kind, after two to warm up")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    torch.manual_seed(0)
+    fabric = make_fabric(accelerator=given.device)
     agent, batch, length = build(given.encoder, given.file, given.batch)
-    agent.to(torch.device(given.device))
+    agent.to(fabric.device)
     with TemporaryDirectory() as stored, TemporaryDirectory() as plain:
         features = frozen_features(agent)
         updates = {
-            "stored": Update(agent, store(stored, agent, features), batch, length, nullcontext),
-            "without": Update(copy.deepcopy(agent), store(plain, agent, None), batch, length, nullcontext),
+            "stored": Update(agent, store(stored, agent, features), batch, length),
+            "without": Update(copy.deepcopy(agent), store(plain, agent, None), batch, length),
         }
+        for update in updates.values():
+            update.agent.setup(fabric)
         seconds, identical = race(updates, given.updates)
     median = {name: statistics.median(each) for name, each in seconds.items()}
     result: dict[str, Any] = {

@@ -89,7 +89,7 @@ def measure(run: Path, command: str) -> list[dict[str, Any]]:
     from worldmodel.training.loading import load_run
 
     agent, data = load_run(run, environments=EPISODES)
-    environments = data.evaluation_environments()
+    environments = data.held_out("report")
     rows = []
     for acting in drivers():
         torch.manual_seed(0)
@@ -115,7 +115,7 @@ def timed_again(run: Path, rows: list[dict[str, Any]]) -> None:
     own = {row["policy"]: row for row in rows if (row["task"], row["seed"]) == (data.task, data.seed)}
     for acting in drivers():
         row = own[acting.name(agent.actor_critic)]
-        milliseconds, row["model_evaluations"] = price(agent, acting, data.evaluation_environments())
+        milliseconds, row["model_evaluations"] = price(agent, acting, data.held_out("report"))
         row["ms_per_decision"] = round(milliseconds, 2)
         print(row["policy"], row["ms_per_decision"], flush=True)
     data.close()

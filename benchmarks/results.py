@@ -31,7 +31,7 @@ def row(run: Path, preset: str, command: str, cores: int, commit: str) -> dict[s
         "task": config["data"]["task"],
         "preset": preset,
         "policy": last["policy"],
-        "seed": config["seed_everything"],
+        "seed": config["seed"],
         "frames": last["frames"],
         "updates": last["updates"],
         "minutes": round(last["seconds"] / 60, 1),

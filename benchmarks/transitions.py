@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from contextlib import nullcontext
 from tempfile import TemporaryDirectory
 
 from benchmarks.update import CONFIGS, Stopwatch, Update, build, store  # pins the threads: nothing loads torch before
@@ -26,7 +25,7 @@ def measure(rounds: int, folder: str) -> dict[str, list[float]]:
     for path in sorted((CONFIGS / "transition").glob("*.yaml")):
         # laid upon base.yaml, which has the laptop's size
         agent, batch, length = build(f"../transition/{path.stem}", compiled=False)
-        updates[path.stem] = Update(agent, replay, batch, length, nullcontext)
+        updates[path.stem] = Update(agent.setup(), replay, batch, length)
     seconds: dict[str, list[float]] = {name: [] for name in updates}
     for i in range(WARMUP + rounds):
         for name, update in updates.items():

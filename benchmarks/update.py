@@ -15,7 +15,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ArgumentParser
-from torch import nn
 
 from worldmodel.experience.replay import Replay, record_dtype
 from worldmodel.training.agent import Agent
-from worldmodel.types import LatentState, SequenceBatch
+from worldmodel.training.fabric import make_fabric
+from worldmodel.training.parser import Parser
+from worldmodel.training.settings import Settings, add_parts
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STANDARD = {
@@ -67,11 +67,15 @@ def build(size: str, compiled: bool) -> tuple[Agent, int, int]:
     config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     over = STANDARD if size == "standard" else yaml.safe_load((CONFIGS / "size" / f"{size}.yaml").read_text())
     config = merge(config, over)
-    parser = ArgumentParser()
-    parser.add_class_arguments(Agent, "model")
-    model = config["model"] | {"action": [1, False], "compile": compiled}
-    agent = parser.instantiate(parser.parse_object({"model": model})).model
-    return agent, config["data"]["batch"], config["data"]["length"]
+    return make_agent(config, compiled), config["data"]["batch"], config["data"]["length"]
+
+
+def make_agent(config: dict[str, Any], compiled: bool = False) -> Agent:
+    """The agent that the parts ``optimizer`` and ``model`` of a configuration describe, for one continuous action."""
+    parser = Parser()
+    add_parts(parser)
+    parts = {"optimizer": config["optimizer"], "model": config["model"] | {"compile": compiled}}
+    return Settings(parser, parser.parse_object(parts)).agent(ActionSpec(1, discrete=False))
 
 
 def store(folder: str) -> Replay:
@@ -106,29 +110,17 @@ class Stopwatch:
 
 
 class Update:
-    """One update as training does it, without Lightning around it."""
+    """Updates of an agent that is set up, from a replay."""
 
-    def __init__(self, agent: Agent, replay: Replay, batch: int, length: int, autocast: Callable[[], Any]) -> None:
-        self.agent, self.replay, self.batch, self.length, self.autocast = agent, replay, batch, length, autocast
-        self.optimizer = agent.configure_optimizers()
+    def __init__(self, agent: Agent, replay: Replay, batch: int, length: int) -> None:
+        self.agent, self.replay, self.batch, self.length = agent, replay, batch, length
 
     def sample(self) -> SequenceBatch:
         return self.replay.sample(self.batch, self.length).map(lambda x: x.to(self.agent.device))
 
-    def step(self) -> None:
-        for group, limit in zip(self.optimizer.param_groups, self.agent.clip, strict=True):
-            nn.utils.clip_grad_norm_(group["params"], limit)
-        self.optimizer.step()
-        self.agent.actor_critic.critic.follow()
-
     def __call__(self) -> torch.Tensor:
         """The joint loss (), before the update."""
-        with self.autocast():
-            total, _ = self.agent._losses(self.sample())
-        total.backward()
-        self.step()
-        self.optimizer.zero_grad()
-        return total.detach()
+        return self.agent.update(self.sample())["loss/total"]
 
 
 def phases(update: Update, watch: Stopwatch) -> dict[str, float]:
@@ -151,7 +143,8 @@ def phases(update: Update, watch: Stopwatch) -> dict[str, float]:
         agent.losses(batch)[0].backward()
 
     seconds["backward"] = watch(both) - watch(lambda: agent.losses(batch))
-    seconds["step"] = watch(update.step)
+    agent.zero_grad()
+    seconds["step"] = watch(lambda: agent.update(batch)) - watch(both)
     return seconds
 
 
@@ -162,18 +155,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--matmul-precision", default="medium", help="highest, high or medium")
     given = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_float32_matmul_precision("medium")  # as training does
-    device = torch.device(given.device)
+    fabric = make_fabric(
+        accelerator=given.device,
+        precision="bf16-mixed" if given.bf16 else "32-true",
+        matmul_precision=given.matmul_precision,
+    )
     agent, batch, length = build(given.size, given.compile)
-    agent.to(device)
-
-    def autocast() -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, torch.bfloat16) if given.bf16 else nullcontext()
-
+    agent.setup(fabric)
+    device = fabric.device
     with TemporaryDirectory() as folder:
-        update, watch = Update(agent, store(folder), batch, length, autocast), Stopwatch(device, given.repeats)
+        update, watch = Update(agent, store(folder), batch, length), Stopwatch(device, given.repeats)
         seconds = watch(update)
         parts = {} if given.compile else phases(update, watch)
     for name, value in parts.items():
@@ -187,6 +180,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "compiled": given.compile,
         "bf16": given.bf16,
+        "matmul_precision": given.matmul_precision,
         "phases": {name: round(value, 4) for name, value in parts.items()},
     }
     print(json.dumps(result))

@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def fit(configs: list[str], seed: int, run: Path, extra: list[str]) -> list[str]:
     """What follows ``worldmodel`` to train, or to resume, at the root of the repository."""
     given = [word for path in ("configs/base.yaml", *configs) for word in ("--config", path)]
-    return ["fit", *given, "--seed_everything", str(seed), *extra, "--run", str(run)]
+    return ["fit", *given, "--seed", str(seed), *extra, "--run", str(run)]
 
 
 def task_file(task: str) -> str:
@@ -35,7 +35,7 @@ def share(run: Path) -> float:
     if not config.exists() or not table.exists():
         return 0.0
     given = yaml.safe_load(config.read_text())
-    planned = given["trainer"]["max_epochs"] * given["data"]["updates"]
+    planned = given["schedule"]["rounds"] * given["schedule"]["updates"]
     with table.open() as file:
         made = [int(row["updates"]) for row in csv.DictReader(file) if row.get("updates")]
     return min(1.0, made[-1] / planned) if made else 0.0

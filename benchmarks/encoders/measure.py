@@ -22,7 +22,7 @@ from worldmodel.insight.calibration import open_loop_errors
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
-from worldmodel.training.run import RunFolder
+from worldmodel.training.run_folder import RunFolder
 from worldmodel.types import SequenceBatch
 
 SEED = 7_000_003  # no run trains or evaluates on it

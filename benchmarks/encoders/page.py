@@ -146,7 +146,7 @@ def draw(rows: Rows, path: Path) -> None:
 def commands(rows: Rows, limit: float) -> str:
     """The run of each encoder, of the first task and seed."""
     given = [words(Job(rows[0]["task"], name, 0), limit, "RUN") for name in unique(rows, "encoder")]
-    return "\n".join(f"- `PYTHONPATH=. worldmodel {' '.join(one)}`" for one in given)
+    return "\n".join(f"- `worldmodel {' '.join(one)}`" for one in given)
 
 
 def write(out: Path, folder: Path = DOCS) -> None:

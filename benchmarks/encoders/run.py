@@ -74,9 +74,8 @@ def words(job: Job, minutes: float, run: str) -> list[str]:
     given = ["fit", "--config", "configs/base.yaml", "--config", f"configs/task/{job.task}.yaml"]
     given += [*(KINDS | TOYS)[job.encoder][1], "--config", f"{shared}/shared.yaml"]
     given += ["--config", f"{shared}/quick.yaml"] if quick else []
-    given += ["--trainer.callbacks+=benchmarks.encoders.pace.Pace", f"--trainer.callbacks.minutes={minutes:g}"]
-    given += ["--trainer.callbacks.every=1", "--trainer.callbacks.episodes=2"] if quick else []
-    return [*given, "--seed_everything", str(job.seed), "--run", run]
+    given += ["--schedule.max_minutes", f"{minutes:g}"]
+    return [*given, "--seed", str(job.seed), "--run", run]
 
 
 def weights() -> str:

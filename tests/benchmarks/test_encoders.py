@@ -1,19 +1,14 @@
-"""The encoders' comparison: runs that end by the clock, and the page's arithmetic."""
+"""The encoders' comparison: every run's command, and the page's arithmetic."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.encoders import pace
 from benchmarks.encoders.page import at_frames, compared, gather, late, pick, table, write
 from benchmarks.encoders.run import FILE, KINDS, ROOT, Job, jobs, words
-from tests.training.conftest import CONFIGS, TINY, files
-from worldmodel.training.cli import run
-from worldmodel.training.run import RunFolder, load_checkpoint
 
 CURVES = {  # of frames, minutes, return
     "conv": [[100, 1.0, 10.0], [300, 3.0, 30.0], [500, 4.0, 90.0]],
@@ -83,25 +78,3 @@ def test_every_run_has_a_folder_and_a_command_of_its_own() -> None:
     assert sum(FILE in given for given in commands) == len(found) * 3 // len(KINDS)  # neither scratch nor untrained
     for word in {word for given in commands for word in given if word.endswith(".yaml")}:
         assert (ROOT / word).is_file(), word
-
-
-def test_a_run_ends_with_its_training_time_evaluated_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["worldmodel"])  # Lightning warns of pytest's own arguments
-    monkeypatch.setattr(pace, "_seconds", lambda trainer: trainer.global_step)  # an update takes a second
-    given = ["--config", str(CONFIGS / "base.yaml"), "--config", str(TINY), "--config"]
-    given += [str(ROOT / "benchmarks/encoders/shared.yaml"), "--data.updates", "2", "--checkpoints.every", "1000"]
-    given += ["--trainer.callbacks+=benchmarks.encoders.pace.Pace", f"--trainer.callbacks.minutes={9 / 60}"]
-    given += ["--trainer.callbacks.every=3", "--trainer.callbacks.episodes=3"]
-    run(["fit", *given, "--run", str(tmp_path / "run")])
-    folder = RunFolder(tmp_path / "run")
-    found = [(row["updates"], len(row["returns"])) for row in folder.read_evaluations()]
-    assert found == [(2, 4), (6, 4), (10, 3)]  # at the ends of the epochs in which it was time
-    assert load_checkpoint(folder.last)["global_step"] == 10
-    before = files(folder.path)
-    run(["fit", "--run", str(folder.path)])
-    assert files(folder.path) == before
-
-
-def test_a_run_without_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="above 0"):
-        pace.Pace(0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from worldmodel.errors import UserError
-from worldmodel.experience import worker
+from worldmodel.experience import vector, worker
 from worldmodel.experience.vector import Environments, InProcess, Step, Workers
+from worldmodel.experience.worker import WorkerSeat
 from worldmodel.types import ActionSpec
 
 TOY = "worldmodel.experience.toy:PointReach"
@@ -146,6 +147,49 @@ def test_errors_cross_the_pipe() -> None:
     with pytest.raises(RuntimeError, match="a bug of its own"):
         advance(workers, 2)
     workers.close()
+
+
+def test_environments_that_are_not_active_stay() -> None:
+    environments, all_of_them = (InProcess(TOY, 2, size=16) for _ in range(2))
+    before = advance(environments, 5)[-1]
+    advance(all_of_them, 5)
+    action = np.ones((2, 2), np.float32)
+    part, whole = environments.step(action, [True, False]), all_of_them.step(action)
+    np.testing.assert_array_equal(part.image[0], whole.image[0])
+    np.testing.assert_array_equal(part.image[1], before.image[1])
+    assert part.reward[1] == part.frames[1] == 0 and not part.is_last[1]
+    assert part.frames[0] == whole.frames[0] and part.reward[0] == whole.reward[0]
+    np.testing.assert_array_equal(environments.step(action).image[1], whole.image[1])  # its turn, a step later
+
+
+def test_workers_take_the_cores_that_the_process_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector, "cores", lambda: [3, 5, 7])
+    began: list[int | None] = []
+
+    class Stub(WorkerSeat):
+        def __init__(self, settings: dict, core: int | None) -> None:
+            began.append(core)
+            super().__init__(settings, None)
+
+    monkeypatch.setattr(vector, "WorkerSeat", Stub)
+    Workers(TOY, 2, size=16, first_core=2).close()
+    assert began == [7, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds nothing")
+def test_cores_are_noted_before_threads_are_bound() -> None:
+    code = (
+        "import os, subprocess, sys\n"
+        "from worldmodel.experience.cores import cores, remember\n"
+        "began = sorted(os.sched_getaffinity(0)); remember()\n"
+        "os.sched_setaffinity(0, {began[0]})\n"  # as OpenMP does
+        "child = 'import os; from worldmodel.experience.cores import remember; remember(); '\n"
+        "child += 'print(sorted(os.sched_getaffinity(0)))'\n"
+        "out = subprocess.run([sys.executable, '-c', child], capture_output=True, text=True, check=True).stdout\n"
+        "print(cores() == began, out.strip() == str(began))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "True True"
 
 
 def test_bad_input() -> None:

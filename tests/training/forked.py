@@ -11,11 +11,15 @@ from pathlib import Path
 
 import torch
 
-from worldmodel.training.agent import Agent
+from worldmodel.training import fit
 from worldmodel.training.cli import run
+from worldmodel.training.run import Run
+from worldmodel.training.schedule import Schedule
+from worldmodel.training.train import train as loop
+from worldmodel.training.world import World
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["worldmodel.training.cli"])
+CONTEXT.set_forkserver_preload(["worldmodel.training.fit"])
 
 
 def train(given: list[str], environment: dict[str, str], weights: Path | None) -> None:
@@ -29,12 +33,13 @@ def train(given: list[str], environment: dict[str, str], weights: Path | None) -
 
 
 def keep(weights: Path) -> None:
-    """Save the parameters that this process came to, whatever its rank."""
+    """Save the parameters and buffers that this process came to, whatever its rank."""
 
-    def on_train_end(self: Agent) -> None:
-        torch.save({name: value.detach() for name, value in self.named_parameters()}, weights)
+    def kept(world: World, schedule: Schedule, run: Run) -> None:
+        loop(world, schedule, run)
+        torch.save(world.agent.state_dict(), weights)
 
-    Agent.on_train_end = on_train_end
+    fit.train = kept
 
 
 class Forked:

@@ -21,8 +21,8 @@ from worldmodel.experience.collector import RandomPolicy
 from worldmodel.model.transitions import Mixture
 from worldmodel.training.acting import AtRandom, ByActor, ByPlanner
 from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
-from worldmodel.training.run import load_checkpoint
 from worldmodel.types import ActionSpec
 
 SPEC = ActionSpec(tiny.ACTION, False)
@@ -93,28 +93,32 @@ def test_without_an_actor_the_world_model_s_losses_are_all() -> None:
     assert names == {*alone.weights, "total"} and "complexity" in names and "actor" not in names
     expected = sum(weight * metrics[f"loss/{name}"] for name, weight in alone.weights.items())
     torch.testing.assert_close(total.detach(), expected)
-    assert len(alone.configure_optimizers().param_groups) == len(alone.clip) == len(alone.rates) == 1
-    assert len(agent().configure_optimizers().param_groups) == 3
+    assert list(alone.setup().parts) == ["world_model"] and len(alone.optimizer.adam.param_groups) == 1
+    assert [group["name"] for group in agent().setup().optimizer.adam.param_groups] == [
+        "world_model",
+        "actor",
+        "critic",
+    ]
     with pytest.raises(UserError, match="no loss is called critic"):
         agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner, weights={"critic": 2.0})
 
 
-def test_planners_see_the_gradient_in_lightning_s_inference_mode_and_in_bf16(finished: Path, tmp_path: Path) -> None:
+def test_planners_see_the_gradient_when_they_are_evaluated(finished: Path, tmp_path: Path) -> None:
     near = {"init_args": {"planner": {"init_args": {"horizon": 2}}}}
     (tmp_path / "near.yaml").write_text(yaml.safe_dump({"model": {"evaluate_with": near}}))
     for name in ("gradient", "mppi"):
         given = ["--policy", f"{CONFIGS}/policy/{name}.yaml", "--policy", str(tmp_path / "near.yaml")]
-        run(["validate", "--run", str(finished), *given, "--trainer.precision", "bf16-mixed"])
+        run(["validate", "--run", str(finished), *given, "--fabric.precision", "bf16-mixed"])
     rows = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
     assert [row["policy"] for row in rows[-2:]] == ["gradient+actor+value", "mppi+actor+value"]
     assert all(len(row["returns"]) == 2 for row in rows)
 
 
 def test_a_run_without_an_actor_is_resumed(tmp_path: Path) -> None:
-    given = ["--policy", f"{CONFIGS}/policy/planet.yaml", "--trainer.check_val_every_n_epoch", "9"]
+    given = ["--policy", f"{CONFIGS}/policy/planet.yaml", "--schedule.evaluate_every", "9"]
     near = ["--model.collect_with.init_args.planner.init_args.horizon", "2"]
-    run(words(tmp_path, *given, *near, "--trainer.max_epochs", "1"))
-    run(["fit", "--run", str(tmp_path), "--trainer.max_epochs", "2"])
+    run(words(tmp_path, *given, *near, "--schedule.rounds", "1"))
+    run(["fit", "--run", str(tmp_path), "--schedule.rounds", "2"])
     checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
-    assert checkpoint["global_step"] == 8 and not any("actor" in name for name in checkpoint["state_dict"])
-    assert len(checkpoint["optimizer_states"][0]["param_groups"]) == 1
+    assert checkpoint["updates"] == 8 and not any("actor" in name for name in checkpoint["state_dict"])
+    assert len(checkpoint["optimizer"]["adam"]["param_groups"]) == 1

@@ -15,8 +15,8 @@ import yaml
 from tests.training.conftest import CONFIGS, files, words
 from worldmodel.experience import rendering
 from worldmodel.model.world_model import WorldModel
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
-from worldmodel.training.run import load_checkpoint
 
 BROKEN = "tests.experience.broken"
 PLANNER = "--model.evaluate_with.init_args.planner"
@@ -36,7 +36,7 @@ DRIVEN = policy("mppi")
     [
         (["--data.task", "cartpole_swingpu"], "unknown task 'cartpole_swingpu': did you mean cartpole_swingup"),
         (["--data.bach", "3"], "no option data.bach: did you mean data.batch?"),
-        (["--trainer.max_epchs", "3"], "did you mean trainer.max_epochs"),
+        (["--schedule.roundz", "3"], "did you mean schedule.rounds"),
         (["--xyzxyz.q", "3"], "no option xyzxyz.q: --help lists them"),
         ([f"{WORLD}.detr", "3"], "model.world_model has no option detr: did you mean deter?"),
         ([f"{WORLD}.encoder.init_args.sze", "3"], "model.world_model.encoder has no option sze: did you mean size?"),
@@ -45,11 +45,16 @@ DRIVEN = policy("mppi")
         (["--data.batch", "many"], "data.batch: expected int, got many"),
         ([f"{WORLD}.deter", "many"], "model.world_model.deter: expected int, got many"),
         (["--data.quality", "best"], "expected one of 'fast', 'reference', got best"),
-        (["--trainer.precision", "7"], "trainer.precision: expected"),
-        (["--trainer.accelerator", "gpuu"], "invalid accelerator name"),
+        (["--fabric.precision", "7"], "fabric.precision: expected"),
+        (["--fabric.accelerator", "gpuu"], "invalid accelerator name"),
         (["--config", "no/such.yaml"], "no/such.yaml"),
         (["--data.batch", "0"], "data.batch is too small: it must be at least 1"),
         (["--data.length", "1"], "data.length is too small: it must be at least 2"),
+        (["--schedule.updates", "0"], "schedule.updates is too small: it must be at least 1"),
+        (["--schedule.max_minutes", "0"], "schedule.max_minutes is 0.0: it must be above 0"),
+        (["--schedule.rounds", "null"], "nothing ends this run: give schedule.rounds or schedule.max_minutes"),
+        (["--schedule.prefill", "2000"], "a replay of capacity 1000 never holds the 2000 records to begin with"),
+        (["--seed", "-1"], "seed is -1: it must be 0 or more"),
         ([f"{WORLD}.transition.init_args.members", "0"], "an ensemble needs at least 1 member, got 0"),
         ([f"{WORLD}.latents.init_args.groups", "0"], "got 0 x 4"),
         ([f"{WORLD}.encoder.init_args.size", "13"], "size 13 must be a multiple of twice the patch 4"),
@@ -58,7 +63,7 @@ DRIVEN = policy("mppi")
         (["--data.task", "CartPole-v1"], "set pixels to render it"),
         (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
         (["--data.task", f"{BROKEN}:NanState", "--data.pixels", "true"], "gave a observation that is not finite"),
-        (["--ckpt_path", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
+        (["--checkpoint", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
         (["--policy", "no/such.yaml"], "there is no policy file no/such.yaml: configs/policy holds"),
         (["--policy"], "--policy wants a file: configs/policy holds"),
         (["--polcy", "no/such.yaml"], "no option polcy: did you mean policy"),
@@ -122,8 +127,8 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for option in (
         "--run RUN the run's folder",
         "--policy POLICY a config of who acts",
-        "--data.updates UPDATES updates in",
-        "--console.every EVERY epochs",
+        "--schedule.updates UPDATES updates in",
+        "--schedule.console_every CONSOLE_EVERY rounds",
     ):
         assert option in text
     with pytest.raises(SystemExit):
@@ -135,13 +140,16 @@ def test_truncated_checkpoint(finished: Path, complaint: Any) -> None:
     last = finished / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     before = files(finished)
-    error = complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "5"])
+    error = complaint(["fit", "--run", str(finished), "--schedule.rounds", "5"])
     assert "is damaged" in error and "best.ckpt may serve" in error
     after = files(finished)
     assert after.pop("config.yaml") and before.pop("config.yaml")
     assert after == before
     best = str(finished / "checkpoints" / "best.ckpt")
-    run(["fit", "--run", str(finished), "--trainer.max_epochs", "5", "--ckpt_path", best])
+    more = ["fit", "--run", str(finished), "--schedule.rounds", "5", "--checkpoint", best]
+    assert "has gone on since: --rewind true drops what it has collected" in complaint(more)
+    assert files(finished) == after | {"config.yaml": (finished / "config.yaml").read_bytes()}
+    run([*more, "--rewind", "true"])
 
 
 class Hostile:
@@ -160,7 +168,7 @@ def test_hostile_checkpoint(finished: Path, tmp_path: Path, complaint: Any, comm
     last = finished / "checkpoints" / "last.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": Hostile(tmp_path / "ran")}, last)
     (finished / "checkpoints" / "best.ckpt").unlink()
-    more = ["--ckpt_path", str(last)] if named else []
+    more = ["--checkpoint", str(last)] if named else []
     assert "damaged or not one of ours" in complaint([command, "--run", str(finished), *more])
     assert not (tmp_path / "ran").exists()
 
@@ -173,7 +181,7 @@ def test_checkpoint_of_another_program(finished: Path, complaint: Any) -> None:
 @pytest.mark.parametrize("command", ["fit", "validate"])
 def test_checkpoint_of_another_transition(finished: Path, tmp_path: Path, complaint: Any, command: str) -> None:
     def fails(folder: str, *more: str) -> str:
-        checkpoint = ["--ckpt_path", str(finished / "checkpoints" / "last.ckpt")]
+        checkpoint = ["--checkpoint", str(finished / "checkpoints" / "last.ckpt")]
         return complaint([command, *words(tmp_path / folder)[1:], *checkpoint, *more])
 
     error = fails("larger", f"{WORLD}.transition.init_args.members", "5")
@@ -199,10 +207,10 @@ def test_replay_file_cut_short(finished: Path, complaint: Any) -> None:
     first = min(replay.iterdir())
     os.truncate(first, 100)
     with pytest.warns(UserWarning, match=f"skipping the damaged replay file .*{first.name}"):
-        run(["fit", "--run", str(finished), "--trainer.max_epochs", "5"])
+        run(["fit", "--run", str(finished), "--schedule.rounds", "5"])
     for path in replay.iterdir():
         path.unlink()
-    assert "none of its episodes" in complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    assert "none of its episodes" in complaint(["fit", "--run", str(finished), "--schedule.rounds", "6"])
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, calls: range) -> None:
@@ -234,16 +242,16 @@ def test_losses_that_stay_not_finite_end_the_run(
     last = tmp_path / "checkpoints" / "last.ckpt"
     with monkeypatch.context() as patch:
         poison(patch, range(6, 10**9))
-        assert "not finite 8 times in a row after 6 updates" in complaint(words(tmp_path, "--model.patience", "8"))
-    assert load_checkpoint(last)["global_step"] == 4  # of the last epoch that ended well
-    run(words(tmp_path, "--model.patience", "8"))
-    assert load_checkpoint(last)["global_step"] == 16
+        assert "not finite 8 times in a row after 6 updates" in complaint(words(tmp_path, "--optimizer.patience", "8"))
+    assert load_checkpoint(last)["updates"] == 4  # of the last round that ended well
+    run(words(tmp_path, "--optimizer.patience", "8"))
+    assert load_checkpoint(last)["updates"] == 16
 
 
 def test_a_huge_learning_rate(tmp_path: Path, complaint: Any) -> None:
-    given = ["--model.learning_rate", "1e30", "--model.actor_learning_rate", "1e30", "--model.warmup", "0"]
+    given = ["--optimizer.learning_rate", "1e30", "--optimizer.actor_learning_rate", "1e30", "--optimizer.warmup", "0"]
     assert "lower the learning rate" in complaint(words(tmp_path, *given))
-    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["updates"] == 0
 
 
 def test_no_gl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Any) -> None:
@@ -261,10 +269,10 @@ def test_full_disk(finished: Path, complaint: Any) -> None:
     size = min(len(content) for content in before.values())
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # writing beyond fails, as on a full disk
     try:
-        error = complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+        error = complaint(["fit", "--run", str(finished), "--schedule.rounds", "6"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "is the disk full? The old one is kept" in error
     assert files(finished / "checkpoints") == before
-    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
-    assert yaml.safe_load((finished / "config.yaml").read_text())["trainer"]["max_epochs"] == 6
+    run(["fit", "--run", str(finished), "--schedule.rounds", "6"])
+    assert yaml.safe_load((finished / "config.yaml").read_text())["schedule"]["rounds"] == 6

@@ -47,7 +47,7 @@ def test_config_of_another_version(
 
 def test_settings_that_were_not_there_yet_have_their_defaults(finished: Path) -> None:
     config = finished / "config.yaml"
-    held = altered(altered(yaml.safe_load(config.read_text()), "data.quality", None), "seed_everything", None)
+    held = altered(altered(yaml.safe_load(config.read_text()), "data.quality", None), "seed", None)
     config.write_text(yaml.safe_dump(held))
     run(["imagine", "--run", str(finished), "--out", str(finished / "dream.png"), "--horizon", "2"])
     assert (finished / "dream.png").read_bytes().startswith(b"\x89PNG")
@@ -62,7 +62,7 @@ def test_config_that_is_none(finished: Path, complaint: Any, text: str) -> None:
     assert "config.yaml " in complaint(["report", "--run", str(finished)])
 
 
-@pytest.mark.parametrize(("command", "option"), [("report", "--checkpoint"), ("validate", "--ckpt_path")])
+@pytest.mark.parametrize(("command", "option"), [("report", "--checkpoint"), ("validate", "--checkpoint")])
 def test_the_way_out_is_an_option_that_there_is(finished: Path, complaint: Any, command: str, option: str) -> None:
     (finished / "checkpoints" / "best.ckpt").unlink()
     last = finished / "checkpoints" / "last.ckpt"
@@ -75,6 +75,6 @@ def test_the_way_out_is_an_option_that_there_is(finished: Path, complaint: Any, 
 def test_weights_alone_are_nothing_to_train_on(finished: Path, complaint: Any) -> None:
     (finished / "checkpoints" / "last.ckpt").unlink()
     before = files(finished)
-    error = complaint(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    error = complaint(["fit", "--run", str(finished), "--schedule.rounds", "6"])
     assert "holds no last.ckpt to go on from, only weights: begin another run with --config" in error
     assert files(finished) == before

@@ -6,23 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import yaml
 
 from tests.training.conftest import CONFIGS, TINY, files
 from worldmodel.experience import suite
 from worldmodel.model.distributions import CategoricalLatents
-from worldmodel.training.agent import Agent
+from worldmodel.training import fit as fit_command
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
-from worldmodel.training.data import Experience
-from worldmodel.training.run import load_checkpoint
+from worldmodel.training.schedule import Schedule
+from worldmodel.training.world import World
 
 BASE = CONFIGS / "base.yaml"
 SHORT = """
-trainer: {accelerator: cpu, max_epochs: 1, check_val_every_n_epoch: 1}
-data: {prefill: 20, steps: 2, updates: 2, num_envs: 2, batch: 2, length: 6, workers: false}
-model: {evaluation_episodes: 1, actor_critic: {init_args: {starts: 8, horizon: 3}}}
+fabric: {accelerator: cpu}
+schedule: {rounds: 1, prefill: 20, steps: 2, updates: 2, evaluate_every: 1, evaluation_episodes: 1}
+data: {num_envs: 2, batch: 2, length: 6, workers: false}
+model: {actor_critic: {init_args: {starts: 8, horizon: 3}}}
 """
 NEAR = "model: {evaluate_with: &who {init_args: {every: 2, planner: {init_args: {horizon: 2}}}}, collect_with: *who}"
 DRIVERS = {  # the files of configs/policy, and what their evaluations are recorded under
@@ -63,10 +64,10 @@ def shipped(*folders: str) -> list[Path]:
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Agent, Experience]]:
-    """Agents and data that commands came to, instead of training."""
-    made: list[tuple[Agent, Experience]] = []
-    monkeypatch.setattr(L.Trainer, "fit", lambda self, model, datamodule, **_: made.append((model, datamodule)))
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[World, Schedule]]:
+    """What commands came to, instead of training."""
+    made: list[tuple[World, Schedule]] = []
+    monkeypatch.setattr(fit_command, "train", lambda world, schedule, run: made.append((world, schedule)))
     return made
 
 
@@ -80,20 +81,18 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize("configs", COMBINATIONS, ids=lambda configs: "+".join(path.stem for path in configs))
-def test_combinations_are_built(tmp_path: Path, built: list[tuple[Agent, Experience]], configs: list[Path]) -> None:
+def test_combinations_are_built(tmp_path: Path, built: list[tuple[World, Schedule]], configs: list[Path]) -> None:
     fit(tmp_path, configs, "--data.workers", "false", "--data.num_envs", "1")
-    ((agent, data),) = built
-    data.close()
-    assert agent.action == data.action
+    ((world, _),) = built
+    assert world.agent.action == world.data.action
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
 @pytest.mark.parametrize("path", shipped("task"), ids=lambda path: path.stem)
-def test_tasks_are_built(tmp_path: Path, built: list[tuple[Agent, Experience]], path: Path) -> None:
+def test_tasks_are_built(tmp_path: Path, built: list[tuple[World, Schedule]], path: Path) -> None:
     fit(tmp_path, [BASE, path], "--data.num_envs", "1")
-    ((agent, data),) = built
-    data.close()
-    assert agent.action.size > 0
+    ((world, _),) = built
+    assert world.agent.action.size > 0
 
 
 def test_the_vision_suite_is_complete() -> None:
@@ -101,15 +100,15 @@ def test_the_vision_suite_is_complete() -> None:
     assert len([task for task in tasks if task in suite.suite_tasks()]) == 20
 
 
-def test_12m_has_twelve_million_parameters(tmp_path: Path, built: list[tuple[Agent, Experience]]) -> None:
+def test_12m_has_twelve_million_parameters(tmp_path: Path, built: list[tuple[World, Schedule]]) -> None:
     fit(tmp_path, [BASE, CONFIGS / "size/12m.yaml"], "--data.workers", "false", "--data.num_envs", "1")
-    ((agent, data),) = built
-    data.close()
+    ((world, schedule),) = built
+    agent, data = world.agent, world.data
     assert 11.5e6 < sum(p.numel() for p in agent.parameters()) < 12.5e6
     latents = agent.world_model.latents
     assert isinstance(latents, CategoricalLatents) and (latents.groups, latents.classes) == (32, 16)
     # DreamerV3's train ratio: replayed steps for each step of an environment
-    assert data.updates * data.batch * data.length / (data.steps * 16) == 256
+    assert schedule.updates * data.batch * data.length / (schedule.steps * 16) == 256
 
 
 def test_base_is_the_laptop_size() -> None:
@@ -121,7 +120,7 @@ def test_base_is_the_laptop_size() -> None:
     laptop, base = (yaml.safe_load(path.read_text()) for path in (CONFIGS / "size/laptop.yaml", BASE))
     assert within(laptop, base), "copy the sizes of base.yaml to size/laptop.yaml"
     assert set(base["model"]) == set(laptop["model"])
-    assert set(base["data"]) == {"task", *laptop["data"]}
+    assert set(base["data"]) == {"task", *laptop["data"]} and set(base["optimizer"]) == set(laptop["optimizer"])
 
 
 RUNS = {
@@ -165,7 +164,7 @@ def test_policies_train(tmp_path: Path, name: str) -> None:
 def test_any_checkpoint_is_driven_by_any_policy(finished: Path, tmp_path: Path, name: str) -> None:
     before = files(finished)
     given = [word for path in policy(tmp_path, CONFIGS / f"policy/{name}.yaml") for word in ("--policy", str(path))]
-    run(["validate", "--run", str(finished), *given, "--model.evaluation_episodes", "1"])
+    run(["validate", "--run", str(finished), *given, "--schedule.evaluation_episodes", "1"])
     *rows, row = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
     assert row["policy"] == DRIVERS[name] and len(row["returns"]) == 1
     assert [row["policy"] for row in rows] == ["actor", "actor"]
@@ -176,13 +175,13 @@ def test_any_checkpoint_is_driven_by_any_policy(finished: Path, tmp_path: Path, 
 
 def test_a_run_goes_on_as_before_after_other_policies_were_tried(finished: Path) -> None:
     run(["validate", "--run", str(finished), f"--policy={CONFIGS / 'policy/random.yaml'}"])
-    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    run(["fit", "--run", str(finished), "--schedule.rounds", "6"])
     rows = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
     assert sorted((row["updates"], row["policy"]) for row in rows if row["policy"] == "actor") == [
         (8, "actor"), (16, "actor"), (24, "actor"),
     ]  # fmt: skip
     assert [row["policy"] for row in rows].count("random") == 1
-    best = load_checkpoint(finished / "checkpoints/last.ckpt")["callbacks"]["Checkpoints"]["best"]
+    best = load_checkpoint(finished / "checkpoints/last.ckpt")["progress"]["best"]
     assert best == max(row["return_mean"] for row in rows if row["policy"] == "actor")
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tests.training.conftest import CONFIGS, TINY
 from tests.training.test_configs import BASE, SHORT, check, fit, shipped, written
 from worldmodel.experience.toy import PointReach
-from worldmodel.training.run import load_checkpoint
+from worldmodel.training.checkpoint import load_checkpoint
 
 VALUE = 0.015625  # of all weights that are made up
 ENCODER = "--model.world_model.init_args.encoder"

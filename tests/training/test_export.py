@@ -7,11 +7,12 @@ import torch
 
 from tests.training.conftest import files, words
 from worldmodel.errors import UserError
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
 from worldmodel.training.data import open_replay
 from worldmodel.training.export import light
 from worldmodel.training.loading import load_run
-from worldmodel.training.run import RunFolder, load_checkpoint
+from worldmodel.training.run_folder import RunFolder
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +82,7 @@ def test_it_can_be_looked_at(small: Path) -> None:
 
 def test_it_cannot_be_trained_on(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(small)
-    best, more = ["--ckpt_path", str(small / "checkpoints/best.ckpt")], ["--trainer.max_epochs", "6"]
+    best, more = ["--checkpoint", str(small / "checkpoints/best.ckpt")], ["--schedule.rounds", "6"]
     for given, message in (
         (["fit", "--run", str(small), *more], "holds no last.ckpt to go on from, only weights: begin another run with"),
         ([*words(tmp_path / "other"), *best], "best.ckpt holds weights only: nothing can be trained on from it"),

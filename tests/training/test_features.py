@@ -20,11 +20,13 @@ from tests.training.conftest import files, words
 from tests.training.forked import Forked
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.model.transitions import EveryStep
+from worldmodel.model.world_model import Metrics
 from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
 from worldmodel.training.data import open_replay
 from worldmodel.training.loading import load_run
-from worldmodel.training.run import load_checkpoint
+from worldmodel.training.optimizer import Optimizer
 from worldmodel.types import ActionSpec, SequenceBatch
 
 FROZEN = ["--model.world_model.init_args.encoder", "tests.frozen.FrozenConv"]
@@ -32,13 +34,13 @@ STORED = [*FROZEN, "--data.store_features", "true"]
 TUNED = [*FROZEN, "--model.world_model.init_args.encoder.init_args.tuned", "true"]
 
 
-def agent(tuned: bool = False, **settings: float) -> Agent:
+def agent(tuned: bool = False, **rates: float) -> Agent:
     return Agent(
         ActionSpec(tiny.ACTION, discrete=False),
         lambda _: tiny.world_model(encoder=FrozenConv(tuned=tuned)),
         lambda action, size: ActorCritic(action, size, ThroughModel(), EveryStep(), width=16, horizon=3, starts=8),
-        **settings,
-    )
+        optimizer=Optimizer(**rates),
+    ).setup()
 
 
 def with_features(batch: SequenceBatch) -> SequenceBatch:
@@ -51,14 +53,7 @@ def with_features(batch: SequenceBatch) -> SequenceBatch:
 def trained(updated: Agent, batches: list[SequenceBatch], seed: int = 0) -> list[float]:
     """The joint loss of every update."""
     torch.manual_seed(seed)
-    optimizer, losses = updated.configure_optimizers(), []
-    for batch in batches:
-        optimizer.zero_grad()
-        total, _ = updated.losses(batch)
-        total.backward()
-        optimizer.step()
-        losses.append(float(total.detach()))
-    return losses
+    return [float(updated.update(batch)["loss/total"]) for batch in batches]
 
 
 def moved(before: nn.Module, after: nn.Module) -> float:
@@ -91,14 +86,15 @@ def test_a_batch_travels_with_its_features_or_without() -> None:
 
 def test_a_run_is_the_same_to_the_last_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     during: list[list[int]] = []  # what the encoder is shown in updates
-    step = Agent.training_step
+    update = Agent.update
 
-    def watched(self: Agent, batch: SequenceBatch, index: int) -> None:
+    def watched(self: Agent, batch: SequenceBatch) -> Metrics:
         monkeypatch.setattr(FrozenConv, "looks", [])
-        step(self, batch, index)
+        metrics = update(self, batch)
         during.append(list(FrozenConv.looks))
+        return metrics
 
-    monkeypatch.setattr(Agent, "training_step", watched)
+    monkeypatch.setattr(Agent, "update", watched)
     run(words(tmp_path / "without", *FROZEN))
     run(words(tmp_path / "stored", *STORED))
     assert during == [[4 * 8]] * 16 + [[]] * 16
@@ -111,8 +107,8 @@ def test_a_run_is_the_same_to_the_last_digit(tmp_path: Path, monkeypatch: pytest
 
 
 def test_killed_and_resumed_to_the_last_digit(tmp_path: Path) -> None:
-    long = [*STORED, "--trainer.max_epochs", "6"]
-    Forked(words(tmp_path / "warm", *STORED, "--trainer.max_epochs", "1")).wait()
+    long = [*STORED, "--schedule.rounds", "6"]
+    Forked(words(tmp_path / "warm", *STORED, "--schedule.rounds", "1")).wait()
     start = time.monotonic()
     assert Forked(words(tmp_path / "calm", *long)).wait() == 0
     seconds = time.monotonic() - start
@@ -126,7 +122,7 @@ def test_killed_and_resumed_to_the_last_digit(tmp_path: Path) -> None:
 
 
 def test_stored_features_are_read_again(tmp_path: Path) -> None:
-    run(words(tmp_path / "run", *STORED, "--trainer.max_epochs", "1"))
+    run(words(tmp_path / "run", *STORED, "--schedule.rounds", "1"))
     before = files(tmp_path / "run")
     loaded, data = load_run(tmp_path / "run")
     data.close()
@@ -154,7 +150,7 @@ def test_what_is_frozen_is_never_given_to_the_optimizer() -> None:
     frozen = agent()
     before = copy.deepcopy(frozen)
     assert list(frozen.parts) == ["world_model", "actor", "critic"]
-    assert len(frozen.configure_optimizers().param_groups) == len(frozen.rates) == len(frozen.clip) == 3
+    assert len(frozen.optimizer.adam.param_groups) == 3
     trained(frozen, [tiny.batch()])
     old, new = before.world_model.encoder, frozen.world_model.encoder
     assert isinstance(old, FrozenConv) and isinstance(new, FrozenConv)
@@ -165,11 +161,12 @@ def test_what_is_frozen_is_never_given_to_the_optimizer() -> None:
 def test_tuned_weights_move_at_their_own_rate() -> None:
     steps = {}
     for rate in (0.0, 1e-5, 1e-3):
-        tuned = agent(tuned=True, pretrained_learning_rate=rate, learning_rate=3e-3, adam_epsilon=1e-15)
+        tuned = agent(tuned=True, pretrained_learning_rate=rate, learning_rate=3e-3, adam_epsilon=1e-15, warmup=0)
         before = copy.deepcopy(tuned)
         parts = tuned.parts
         assert list(parts) == ["world_model", "actor", "critic", "pretrained"]
-        assert (tuned.rates, tuned.clip) == ((3e-3, 1e-4, 1e-4, rate), (100.0, 1.0, 10.0, 100.0))
+        assert tuple(tuned.optimizer.rates.values()) == (3e-3, 1e-4, 1e-4, rate)
+        assert tuple(tuned.optimizer.clip.values()) == (100.0, 1.0, 10.0, 100.0)
         given = [id(p) for part in parts.values() for p in part]
         assert len(set(given)) == len(given) == sum(p.requires_grad for p in tuned.parameters())
         trained(tuned, [tiny.batch()])
@@ -183,14 +180,14 @@ def test_tuned_weights_move_at_their_own_rate() -> None:
 
 def test_a_tuned_encoder_resumes(tmp_path: Path) -> None:
     run(words(tmp_path / "straight", *TUNED))
-    for epochs in ("2", "4"):
-        run(words(tmp_path / "resumed", *TUNED, "--trainer.max_epochs", epochs))
+    for rounds in ("2", "4"):
+        run(words(tmp_path / "resumed", *TUNED, "--schedule.rounds", rounds))
     assert differences(outcome(tmp_path / "straight"), outcome(tmp_path / "resumed")) == []
     straight, resumed = (load_checkpoint(tmp_path / x / "checkpoints/last.ckpt") for x in ("straight", "resumed"))
     name = "world_model.encoder.backbone.weight"
     assert torch.equal(straight["state_dict"][name], resumed["state_dict"][name])
     assert not torch.equal(straight["state_dict"][name], FrozenConv().backbone.weight)
-    (optimizer,) = resumed["optimizer_states"]
+    optimizer = resumed["optimizer"]["adam"]
     # sixteen updates of a hundred that warm up
     assert [group["lr"] for group in optimizer["param_groups"]] == pytest.approx([4.8e-4, 1.6e-4, 1.6e-4, 1.6e-6])
     with (tmp_path / "resumed/metrics.csv").open(newline="") as file:

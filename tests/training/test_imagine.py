@@ -99,7 +99,7 @@ def test_a_policy_acts_in_the_dream_and_reality_follows(finished: Path, found: l
 
 
 def test_discrete_actions(tmp_path: Path, found: list[Imagination]) -> None:
-    task = ["--data.task", "worldmodel.experience.toy:DiscretePointReach", "--trainer.max_epochs", "1"]
+    task = ["--data.task", "worldmodel.experience.toy:DiscretePointReach", "--schedule.rounds", "1"]
     run(words(tmp_path / "run", *task))
     np.savetxt(tmp_path / "own.csv", [1, 1, 4, 0])
     for more in (["--policy", "actor", "--horizon", "4"], ["--actions", str(tmp_path / "own.csv")]):

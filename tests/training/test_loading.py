@@ -14,9 +14,9 @@ from worldmodel.control.policies import ActorPolicy
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import run_episodes
 from worldmodel.model.transitions import SharedTrunk
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.data import open_replay
 from worldmodel.training.loading import load_run
-from worldmodel.training.run import load_checkpoint
 
 
 def test_a_run_is_loaded_and_left_alone(finished: Path) -> None:
@@ -38,7 +38,7 @@ def test_what_is_loaded_acts_as_the_run_did(finished: Path) -> None:
     agent, data = load_run(finished, finished / "checkpoints/last.ckpt")
     policy = agent.policy(explore=False)
     assert isinstance(policy, ActorPolicy)
-    returns = [round(episode.return_, 3) for episode in run_episodes(data.evaluation_environments(), policy, 2)]
+    returns = [round(episode.return_, 3) for episode in run_episodes(data.held_out("evaluation"), policy, 2)]
     data.close()
     *_, last = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
     assert returns == last["returns"]
@@ -46,7 +46,7 @@ def test_what_is_loaded_acts_as_the_run_did(finished: Path) -> None:
 
 def test_the_best_is_loaded_or_else_the_last(finished: Path) -> None:
     best = finished / "checkpoints" / "best.ckpt"
-    updates = load_checkpoint(best)["global_step"]
+    updates = load_checkpoint(best)["updates"]
     for expected in (updates, 16):
         agent, data = load_run(finished)
         data.close()
@@ -58,18 +58,12 @@ def test_a_replay_is_read(finished: Path) -> None:
     _, data = load_run(finished)
     data.close()
     before = files(finished / "replay")
+    unlimited = len(open_replay(finished, data))
     data.capacity = 50  # fewer than there are
     replay = open_replay(finished, data)
-    assert 0 < len(replay) <= 50 < len(open_replay(finished, Unlimited(data)))
+    assert 0 < len(replay) <= 50 < unlimited
     assert replay.sample(2, 5).image.shape == (2, 5, 3, 16, 16)
     assert files(finished / "replay") == before
-
-
-class Unlimited:
-    """The same data with room for all."""
-
-    def __init__(self, data: object) -> None:
-        self.__dict__ = vars(data) | {"capacity": 10**6, "action": data.action}
 
 
 def test_complaints(finished: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_without_an_actor_the_planner_plays(
 def test_discrete_actions(tmp_path: Path, visited: list[PlayerSession], capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     task = "worldmodel.experience.toy:DiscretePointReach"
-    run(words(folder, "--data.task", task, "--trainer.max_epochs", "1"))
+    run(words(folder, "--data.task", task, "--schedule.rounds", "1"))
     run(["play", "--run", str(folder), "--port", "0"])
     for who in ("actor", "planner"):
         assert all(frame.action.sum() == frame.action.max() == 1 for frame in film(visited[0], who)[1:])

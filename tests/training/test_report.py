@@ -23,7 +23,7 @@ from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
-from worldmodel.training.run import RunFolder
+from worldmodel.training.run_folder import RunFolder
 
 SHORT = ["--episodes", "4", "--horizon", "6", "--context", "2"]
 

@@ -12,26 +12,26 @@ import yaml
 from benchmarks.resume import differences, outcome, torture
 from tests.training.conftest import CONFIGS, files, words
 from tests.training.forked import Forked
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
-from worldmodel.training.run import load_checkpoint
 
 COLLECT = "--model.collect_with.init_args"
 PLANNER = [
     *["--policy", f"{CONFIGS}/policy/icem.yaml", f"{COLLECT}.every", "2", f"{COLLECT}.planner.init_args.horizon", "4"],
     *["--model.evaluate_with", "worldmodel.training.acting.AtRandom"],
 ]
-PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--data.prefill", "40"]
+PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--schedule.prefill", "40"]
 TASKS = {
-    "toy": ["--trainer.max_epochs", "12"],
-    "discrete": ["--trainer.max_epochs", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
-    "planner": ["--trainer.max_epochs", "4", *PLANNER],
-    "cartpole": ["--trainer.max_epochs", "6", *PHYSICS],
+    "toy": ["--schedule.rounds", "12"],
+    "discrete": ["--schedule.rounds", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
+    "planner": ["--schedule.rounds", "4", *PLANNER],
+    "cartpole": ["--schedule.rounds", "6", *PHYSICS],
 }
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_killed_and_resumed_to_the_last_digit(tmp_path: Path, task: str) -> None:
-    Forked(words(tmp_path / "warm", *TASKS[task], "--trainer.max_epochs", "1")).wait()
+    Forked(words(tmp_path / "warm", *TASKS[task], "--schedule.rounds", "1")).wait()
     start = time.monotonic()
     assert Forked(words(tmp_path / "calm", *TASKS[task])).wait() == 0
     seconds = time.monotonic() - start
@@ -56,24 +56,26 @@ def test_a_finished_run_ends_at_once(finished: Path) -> None:
 
 def test_a_run_from_before_a_setting_was_there_goes_on(finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
-    del config["data"]["store_features"], config["model"]["pretrained_learning_rate"]
+    del config["data"]["store_features"], config["optimizer"]["pretrained_learning_rate"]
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
-    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
-    assert load_checkpoint(finished / "checkpoints/last.ckpt")["epoch"] == 5
+    run(["fit", "--run", str(finished), "--schedule.rounds", "6"])
+    assert load_checkpoint(finished / "checkpoints/last.ckpt")["progress"]["round"] == 6
     assert yaml.safe_load((finished / "config.yaml").read_text())["data"]["store_features"] is False
 
 
-def test_more_epochs_continue(finished: Path) -> None:
+def test_more_rounds_continue(finished: Path) -> None:
     before = outcome(finished)
-    run(["fit", "--run", str(finished), "--trainer.max_epochs", "6"])
+    run(["fit", "--run", str(finished), "--schedule.rounds", "6"])
     after = outcome(finished)
     assert after["metrics"][: len(before["metrics"])] == before["metrics"]
     assert [row["updates"] for row in after["evaluations"]] == [8, 16, 24]
-    assert load_checkpoint(finished / "checkpoints/last.ckpt")["global_step"] == 24
+    assert load_checkpoint(finished / "checkpoints/last.ckpt")["updates"] == 24
 
 
-def test_validate_repeats_the_evaluation(finished: Path) -> None:
-    *_, last = outcome(finished)["evaluations"]
-    run(["validate", "--run", str(finished), "--ckpt_path", str(finished / "checkpoints/last.ckpt")])
-    *_, again = outcome(finished)["evaluations"]
-    assert again == last
+def test_validate_is_repeatable_and_has_episodes_that_chose_nothing(finished: Path) -> None:
+    *_, chosen = outcome(finished)["evaluations"]
+    for _ in range(2):
+        run(["validate", "--run", str(finished), "--checkpoint", str(finished / "checkpoints/last.ckpt")])
+    *_, one, again = outcome(finished)["evaluations"]
+    assert one == again
+    assert (chosen["starts"], one["starts"]) == ("evaluation", "report") and one["returns"] != chosen["returns"]

@@ -226,10 +226,8 @@ def run_episodes(
     runs: list[list[Episode]] = [[] for _ in range(n)]
     current = [Episode(0.0, 0, 0, None)] * n
     video: list[np.ndarray] = []
-    actor, step = (
-        _Actor(),
-        environments.step(np.zeros((n, environments.action.size), np.float32)),
-    )
+    active = [count > 0 for count in share]
+    actor, step = _Actor(), environments.step(np.zeros((n, environments.action.size), np.float32), active)
     filming = record_video
     while True:
         if filming:
@@ -251,9 +249,10 @@ def run_episodes(
         if filming and step.is_last[0]:
             filming = bool(step.is_cut[0])
             video = [] if step.is_cut[0] else video
-        if all(len(run) == count for run, count in zip(runs, share, strict=True)):
+        active = [len(run) < count for run, count in zip(runs, share, strict=True)]
+        if not any(active):
             break
-        step = environments.step(actor.act(policy, step))
+        step = environments.step(actor.act(policy, step), active)
     if video:
         runs[0][0] = runs[0][0]._replace(video=np.stack(video))
     return [run for runs_of_one in runs for run in runs_of_one]

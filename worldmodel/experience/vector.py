@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from worldmodel.errors import UserError
+from worldmodel.experience.cores import cores
 from worldmodel.experience.rendering import Cameras, Quality
 from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset, Seat
 from worldmodel.experience.worker import WorkerDied, WorkerSeat
 
 _TRIES = 3
+_STILL = (0.0, False, False, False, False, 0)  # of an environment that is not stepped
 
 
 class Step(NamedTuple):
@@ -38,6 +40,7 @@ class Environments(ABC):
         task, size, action_repeat, camera, quality, pixels, episode_frames: see ``make_environment``.
         num_envs: how many.
         seed: fixes every episode.
+        first_core: environments in processes of their own take cores in turn, from this one on.
 
     Raises:
         UserError: the task cannot be made.
@@ -55,10 +58,11 @@ class Environments(ABC):
         quality: Quality = "fast",
         pixels: bool = False,
         episode_frames: int | None = None,
+        first_core: int = 0,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"num_envs is {num_envs}: it must be 1 or more")
-        self.task, self.num_envs, self._seed = task, num_envs, seed
+        self.task, self.num_envs, self._seed, self._first_core = task, num_envs, seed, first_core
         self._settings: dict[str, Any] = {
             "task": task,
             "size": size,
@@ -98,8 +102,12 @@ class Environments(ABC):
         for actions in self._actions:
             actions.clear()
 
-    def step(self, action: np.ndarray) -> Step:
+    def step(self, action: np.ndarray, active: Sequence[bool] | None = None) -> Step:
         """Step every environment: action (N, A) float32 in [-1, 1], or one-hot when discrete.
+
+        Args:
+            action: of all of them.
+            active: (N,) which are stepped, all if None. The others stay: the image before, and nothing else.
 
         Raises:
             UserError: the action, a reward or an observation is not finite, or a worker cannot be kept alive.
@@ -109,9 +117,11 @@ class Environments(ABC):
             raise ValueError(f"action is {action.shape}, not {(self.num_envs, self.action.size)}")
         if not np.isfinite(action).all():
             raise UserError("the policy gave an action that is not finite: lower the learning rate")
+        chosen = [True] * self.num_envs if active is None else list(active)
         for index, seat in enumerate(self._seats):
-            seat.send(Act(action[index]) if self._running[index] else Reset(self._episode_seed(index)))
-        rows = [self._finish(index, action[index]) for index in range(self.num_envs)]
+            if chosen[index]:
+                seat.send(Act(action[index]) if self._running[index] else Reset(self._episode_seed(index)))
+        rows = [self._finish(i, action[i]) if chosen[i] else _STILL for i in range(self.num_envs)]
         reward, first, last, terminal, cut, frames = map(np.array, zip(*rows, strict=True))
         return Step(
             self._images.copy(),
@@ -249,7 +259,5 @@ class Workers(Environments):
         self._seats[index].ready()
 
     def _core(self, index: int) -> int | None:
-        if not hasattr(os, "sched_getaffinity"):
-            return None
-        cores = sorted(os.sched_getaffinity(0))
-        return cores[index % len(cores)]
+        known = cores()
+        return known[(self._first_core + index) % len(known)] if known else None

@@ -1,22 +1,20 @@
-"""The LightningModule: one optimizer, one backward over a joint loss."""
+"""What learns: world model, actor and critic, and the update, which is written here and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Policy, run_episodes
-from worldmodel.model.world_model import WorldModel
+from worldmodel.experience.collector import Policy
+from worldmodel.model.world_model import Metrics, WorldModel
 from worldmodel.training.acting import Acting, ByActor
-from worldmodel.training.randomness import own_randomness
+from worldmodel.training.optimizer import Optimizer
 from worldmodel.types import ActionSpec, SequenceBatch
 
 WORLD_WEIGHTS = {
@@ -30,14 +28,7 @@ WORLD_WEIGHTS = {
 CONTROL_WEIGHTS = {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3}
 
 
-class Evaluation(NamedTuple):
-    """Returns of all episodes, and a video (T, H, W, 3) uint8 of the first."""
-
-    returns: list[float]
-    video: np.ndarray | None
-
-
-class Agent(L.LightningModule):
+class Agent(nn.Module):
     """World model, actor and critic, trained together; or a world model alone, that a planner acts in.
 
     Args:
@@ -45,20 +36,13 @@ class Agent(L.LightningModule):
         world_model: builds the world model from the action size.
         actor_critic: builds actor and critic from the action and the feature size; null for none.
         weights: weight of each loss by name; those not named keep their default. Their sum is differentiated once.
-        learning_rate: of the world model.
-        actor_learning_rate: of the actor.
-        critic_learning_rate: of the critic.
-        pretrained_learning_rate: of the encoder's pretrained weights, those that are tuned.
-        adam_epsilon: Adam's epsilon.
-        clip: largest gradient norm of the world model, of the actor and of the critic; tuned pretrained weights are
-            clipped by themselves, like the world model.
-        warmup: updates over which the learning rates rise from zero.
-        decay: share of the learning rates that is left at ``trainer.max_epochs``; they fall linearly.
         compile: compile the losses (minutes at the start; worth it on a GPU).
-        patience: losses in a row that may be not finite, each skipped and counted, before training stops.
-        evaluation_episodes: episodes in an evaluation.
         collect_with: who acts in collection; the actor if null.
         evaluate_with: who acts in an evaluation; the actor if null.
+        optimizer: makes the steps; one with its defaults if None.
+
+    Raises:
+        UserError: no loss has the name of a weight, or somebody cannot act here.
     """
 
     def __init__(
@@ -67,22 +51,12 @@ class Agent(L.LightningModule):
         world_model: Callable[[int], WorldModel],
         actor_critic: Callable[[ActionSpec, int], ActorCritic] | None,
         weights: dict[str, float] | None = None,
-        learning_rate: float = 4e-4,
-        actor_learning_rate: float = 1e-4,
-        critic_learning_rate: float = 1e-4,
-        pretrained_learning_rate: float = 1e-5,
-        adam_epsilon: float = 1e-6,
-        clip: tuple[float, float, float] = (100.0, 1.0, 10.0),
-        warmup: int = 100,
-        decay: float = 1.0,
         compile: bool = False,
-        patience: int = 5,
-        evaluation_episodes: int = 10,
         collect_with: Acting | None = None,
         evaluate_with: Acting | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.action = action
         self.world_model = world_model(action.size)
         feature_size = self.world_model.feature_size
@@ -91,29 +65,21 @@ class Agent(L.LightningModule):
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})
-        self._names = tuple(self.parts)
-        rates = (learning_rate, actor_learning_rate, critic_learning_rate, pretrained_learning_rate)
-        settings = zip(("world_model", "actor", "critic", "pretrained"), rates, (*clip, clip[0]), strict=True)
-        rows = [(rate, limit) for name, rate, limit in settings if name in self._names]
-        self.rates, self.clip = zip(*rows, strict=True)
-        self.adam_epsilon, self.patience = adam_epsilon, patience
-        self.warmup, self.decay = warmup, decay
+        self.optimizer = optimizer or Optimizer()
         self._losses = torch.compile(self.losses) if compile else self.losses
-        self.evaluation_episodes = evaluation_episodes
         self.collect_with, self.evaluate_with = collect_with or ByActor(), evaluate_with or ByActor()
         for acting in (self.collect_with, self.evaluate_with):
             acting.check(self.world_model, self.actor_critic, action)
-        self.evaluation: Evaluation | None = None
-        self.last_return: float | None = None
-        self._loaded_updates = 0
-        self.skipped, self.skipped_in_a_row = 0, 0
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
 
     @property
     def updates(self) -> int:
-        """Gradient steps taken, in all; when validating, those of the checkpoint."""
-        return self.global_step or self._loaded_updates
+        """Gradient steps taken, in all."""
+        return self.optimizer.updates
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     @property
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -134,7 +100,40 @@ class Agent(L.LightningModule):
         acting = self.collect_with if explore else self.evaluate_with
         return acting.policy(self.world_model, self.actor_critic, self.action, explore)
 
-    def losses(self, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def setup(self, fabric: Fabric | None = None) -> Agent:
+        """Get ready for updates, on a device, at a precision, beside other ranks; on the CPU alone if None."""
+        fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.to(fabric.device)
+        # not fabric.setup_module: under mixed precision that would round rewards and actions too
+        module = fabric.strategy.setup_module(self)
+        self._fabric, self._forward = fabric, module.__call__
+        self.optimizer.setup(self.parts, fabric)
+        return self
+
+    def update(self, batch: SequenceBatch) -> Metrics:
+        """Learn from real sequences (B, T): one loss, one backward, one step. After ``setup``.
+
+        Returns:
+            Metrics, each (); none where the gradient was not finite and no step was taken.
+
+        Raises:
+            UserError: that happened too often in a row.
+        """
+        with self._fabric.autocast():
+            loss, metrics = self._forward(batch)
+        norms = self.optimizer.step(loss)
+        self._share_statistics()
+        if norms is None:
+            return {}
+        if self.actor_critic is not None:
+            self.actor_critic.critic.follow()
+        return metrics | {f"gradient/{name}": norm for name, norm in norms.items()}
+
+    def forward(self, batch: SequenceBatch) -> tuple[Tensor, Metrics]:
+        """As ``losses``, compiled where that is asked for."""
+        return self._losses(batch)
+
+    def losses(self, batch: SequenceBatch) -> tuple[Tensor, Metrics]:
         """The joint loss () and metrics, from real sequences (B, T)."""
         losses, state, metrics = self.world_model.loss(batch)
         if self.actor_critic is not None:
@@ -147,73 +146,15 @@ class Agent(L.LightningModule):
         detached = {f"loss/{name}": loss.detach() for name, loss in means.items()}
         return total, detached | metrics | {"loss/total": total.detach()}
 
-    def training_step(self, batch: SequenceBatch, index: int) -> None:
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        total, metrics = self._losses(batch)
-        self.manual_backward(total)
-        norms = [
-            nn.utils.clip_grad_norm_(group["params"], limit)
-            for group, limit in zip(optimizer.param_groups, self.clip, strict=True)
-        ]
-        # gradients are averaged over ranks by now, so every rank comes to the same decision
-        if torch.stack(norms).sum().isfinite():
-            self.skipped_in_a_row = 0
-            self._schedule(optimizer)
-            optimizer.step()
-            if self.actor_critic is not None:
-                self.actor_critic.critic.follow()
-            self._accumulate(metrics | {f"gradient/{n}": x for n, x in zip(self._names, norms, strict=True)})
-        else:
-            self._skip()
-        optimizer.zero_grad()
-
-    def _schedule(self, optimizer: Any) -> None:
-        share = min(1.0, (self.updates + 1) / max(1, self.warmup))
-        epochs = self.trainer.max_epochs or 0
-        if epochs > 0:
-            share *= 1 - (1 - self.decay) * min(1.0, self.trainer.current_epoch / epochs)
-        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share
-
-    def _skip(self) -> None:
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= self.patience:
-            raise UserError(
-                f"the loss was not finite {self.patience} times in a row after {self.updates} updates: "
-                "the last checkpoint is kept; lower the learning rates and resume"
-            )
-
     @torch.no_grad()
-    def _accumulate(self, metrics: dict[str, Tensor]) -> None:
-        self._count += 1
-        for name, value in metrics.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def averages(self) -> dict[str, float]:
-        """Mean of every metric since the last call, which this empties."""
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
-    def validation_step(self, batch: int, index: int) -> None:
-        """Run the episodes on every rank; ``evaluation`` then holds them all, and ``eval/return`` is their mean."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        world = self.trainer.world_size
-        episodes = max(1, self.evaluation_episodes // world)
-        # Lightning's inference mode would keep planners from taking gradients
-        with own_randomness(self.trainer.global_rank), torch.inference_mode(False), torch.no_grad():
-            environments = data.evaluation_environments()
-            found = run_episodes(environments, self.policy(explore=False), episodes, record_video=True)
-        returns = torch.tensor([episode.return_ for episode in found], device=self.device)
-        self.evaluation = Evaluation(cast(Tensor, self.all_gather(returns)).flatten().tolist(), found[0].video)
-        self.last_return = sum(self.evaluation.returns) / len(self.evaluation.returns)
-        self.log("eval/return", self.last_return, batch_size=1)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [{"params": part, "lr": rate} for part, rate in zip(self.parts.values(), self.rates, strict=True)]
-        return torch.optim.Adam(groups, eps=self.adam_epsilon, fused=True)
+    def _share_statistics(self) -> None:
+        """Running statistics are buffers, which each rank moves by its own batch: all go on from the mean."""
+        if self._fabric.world_size == 1:
+            return
+        buffers = [x for x in self.buffers() if x.is_floating_point()]
+        flat = self._fabric.all_reduce(torch.cat([x.flatten() for x in buffers]), reduce_op="mean")
+        for buffer, mean in zip(buffers, flat.split([x.numel() for x in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As of torch.
@@ -237,18 +178,3 @@ class Agent(L.LightningModule):
             raise UserError(
                 f"the checkpoint does not fit the configuration: {'; '.join(wrong)} ({count} differ in all)"
             ) from cause
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["agent"] = {
-            "skipped": self.skipped,
-            "in_a_row": self.skipped_in_a_row,
-            "sums": dict(self._sums),
-            "count": self._count,
-            "last_return": self.last_return,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["agent"]
-        self._loaded_updates = checkpoint["global_step"]
-        self.skipped, self.skipped_in_a_row = state["skipped"], state["in_a_row"]
-        self._sums, self._count, self.last_return = dict(state["sums"]), state["count"], state["last_return"]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
-from worldmodel.training.run import RunFolder, load_checkpoint, write_atomically
+from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.run_folder import RunFolder
 
-_KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "callbacks", "agent")
+_KEPT = ("state_dict", "updates", "frames", "progress")
 
 
 def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5, half: bool = False) -> None:
@@ -35,7 +36,7 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
         raise UserError(f"episodes is {episodes}: it must be 0 or more")
     if target.path.exists() and (not target.path.is_dir() or any(target.path.iterdir())):
         raise UserError(f"{out} is not empty: name a folder that is, or is not there yet")
-    used = Path(checkpoint) if checkpoint else source.best if source.best.exists() else source.last
+    used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
     shard = source.path / "replay" / "rank_0"
@@ -58,8 +59,7 @@ def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
     if half:
         kept["state_dict"] = {name: _halved(x) for name, x in checkpoint["state_dict"].items()}
-    ranks = [{"collector": {"counters": rank["collector"]["counters"]}} for rank in checkpoint["Experience"]["ranks"]]
-    return kept | {"Experience": {"ranks": ranks}}
+    return kept
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ from worldmodel.insight.film import Imagination, beside, imagination, in_dream, 
 from worldmodel.insight.video import write_gif, write_mp4
 from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.agent import Agent
-from worldmodel.training.cli import reason
+from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import own_randomness
-from worldmodel.training.run import write_atomically
+from worldmodel.training.settings import reason
 from worldmodel.types import ActionSpec, Observation, SequenceBatch
 
 _FPS = 8
@@ -62,7 +62,7 @@ def imagine(
         actions: a file of actions to take in the dream, .npy or .csv, a row for each step (H, A).
         members: film every member's own dream as well.
         sequences: dreams, each of an episode of its own.
-        seed: of how the episodes begin, and of what is drawn; with 0 they begin as evaluations do.
+        seed: of how the episodes begin, and of what is drawn; with 0 they begin as those of validate do.
 
     Raises:
         UserError: there is no such run or file, it does not fit the run, or an episode is too short.
@@ -88,7 +88,7 @@ def imagine(
             if given is not None:
                 given = given[None].repeat(sequences, 0)
             data.seed += seed
-            real = Episodes(data.evaluation_environments())
+            real = Episodes(data.held_out("report"))
             found = _found(agent, real, own, dreamer if policy else None, given, context, horizon or 30, members)
     finally:
         data.close()

@@ -1,16 +1,19 @@
-"""A finished or running run in a program's hands: no trainer, nothing is written."""
+"""A finished or running run in a program's hands: nothing is written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
-from worldmodel.training.cli import link, reason
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.data import Experience
 from worldmodel.training.parser import Parser
-from worldmodel.training.run import RunFolder, load_checkpoint
+from worldmodel.training.run_folder import RunFolder
+from worldmodel.training.settings import Settings, add_parts
 
 
 def load_run(
@@ -19,6 +22,7 @@ def load_run(
     """The agent of a run folder, on the CPU and in evaluation mode, and the data that its ``config.yaml`` describes.
 
     ``data`` holds running environments: ``data.close()`` when done. ``data.open_replay`` reads what was collected.
+    Torch multiplies matrices at the run's ``fabric.matmul_precision`` from now on, for it acts as it did in training.
 
     Args:
         folder: the run's.
@@ -30,33 +34,30 @@ def load_run(
     """
     run = RunFolder(folder)
     held = run.read_config()
-    path = Path(checkpoint) if checkpoint else run.best if run.best.exists() else run.last
-    state = load_checkpoint(path)
-    agent, data = _build(run.config, held, environments)
+    state = load_checkpoint(Path(checkpoint) if checkpoint else run.weights)
+    settings = _settings(run.config, held, environments)
+    torch.set_float32_matmul_precision((held.get("fabric") or {}).get("matmul_precision", "medium"))
+    data = settings.data()
+    data.seed = settings.config.seed
     try:
+        agent = settings.agent(data.action)
         agent.load_state_dict(state["state_dict"])
-        agent.on_load_checkpoint(state)
-        data.load_state_dict(state[type(data).__qualname__])
     except UserError:
         data.close()
         raise
+    agent.optimizer.updates, data.frames = state["updates"], state["frames"]
     return agent.eval(), data
 
 
-def _build(config: Path, held: dict[str, Any], environments: int | None) -> tuple[Agent, Experience]:
-    """Agent and data, as the command line builds them."""
+def _settings(config: Path, held: dict[str, Any], environments: int | None) -> Settings:
+    """As the command line reads them."""
     parser = Parser()
-    parser.add_argument("--seed_everything", type=bool | int, default=0)
-    parser.add_lightning_class_args(Experience, "data")
-    parser.add_lightning_class_args(Agent, "model")
-    link(parser)
-    settings = {"seed_everything": held.get("seed_everything", 0), "data": held["data"], "model": held["model"]}
+    add_parts(parser)
+    given = {name: held[name] for name in ("seed", "data", "optimizer", "model") if name in held}
     if environments is not None:
-        settings["data"]["num_envs"] = environments
+        given["data"]["num_envs"] = environments
     try:
-        built = parser.instantiate_classes(parser.parse_object(settings))
+        parsed = parser.parse_object(given)
     except UserError as cause:  # the run is of another version, or its config was edited
         raise UserError(f"{config}: {cause}") from cause
-    except ValueError as cause:
-        raise UserError(reason(cause)) from cause
-    return built.model, built.data
+    return Settings(parser, parsed)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser
 
 from worldmodel.errors import UserError
 
@@ -23,7 +23,7 @@ _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+?)(?:\.?
 _CLASS_PATH = re.compile(r"class_path[ =]'([\w.]+)'")
 
 
-class Parser(LightningArgumentParser):
+class Parser(ArgumentParser):
     """Raises UserError where argparse would print its whole usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

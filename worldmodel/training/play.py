@@ -18,13 +18,12 @@ from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.training.acting import ByActor, ByPlanner
 from worldmodel.training.agent import Agent
-from worldmodel.training.cli import reason
 from worldmodel.training.data import Experience
 from worldmodel.training.imagine import read_policy
 from worldmodel.training.loading import load_run
-from worldmodel.training.randomness import own_randomness
+from worldmodel.training.randomness import own_randomness, seed_for
+from worldmodel.training.settings import reason
 
-_HELD_OUT = 2_000_003  # added to the seed: neither trained nor evaluated on
 _EPISODES = 3  # of each kind
 
 
@@ -89,7 +88,7 @@ def _planner(path: str) -> ByPlanner:
 
 
 def _reality(data: Experience, seed: int) -> Reality:
-    return Reality(InProcess(data.task, 1, data.seed + _HELD_OUT + seed, **data.settings))
+    return Reality(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
 
 
 def _record(agent: Agent, data: Experience, planner: ByPlanner, seed: int) -> list[Recorded]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from worldmodel.errors import UserError
 
 
 def random_state() -> dict[str, Any]:
@@ -39,10 +42,26 @@ def set_random_state(state: dict[str, Any]) -> None:
 def own_randomness(seed: int) -> Iterator[None]:
     """Inside, generators start from ``seed``; outside, nothing was drawn."""
     saved = random_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_all(seed)
     try:
         yield
     finally:
         set_random_state(saved)
+
+
+def seed_for(seed: int, rank: int, purpose: str) -> int:
+    """A seed in [0, 2^32) of its own for each purpose on each rank.
+
+    Raises:
+        UserError: the seed is negative.
+    """
+    if seed < 0:
+        raise UserError(f"seed is {seed}: it must be 0 or more")
+    return int(np.random.SeedSequence([seed, rank, zlib.crc32(purpose.encode())]).generate_state(1)[0])
+
+
+def seed_all(seed: int) -> None:
+    """Let Python's, numpy's and torch's generators start from ``seed``."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -19,11 +19,12 @@ from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, ta
 from worldmodel.insight.rollouts import open_loop
 from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.report_sections import about, cost, doubts, dreams, episode, learning, noticed
-from worldmodel.training.run import RunFolder, write_atomically
+from worldmodel.training.run_folder import RunFolder
 from worldmodel.types import SequenceBatch
 
 _SHIFTED = 64  # sequences, at most, that are seen through every shift
@@ -47,7 +48,7 @@ def report(
         horizon: records that are dreamt.
         context: records that are seen before a dream.
         out: the HTML file, with calibration.json beside it; report.html in the run's folder if none is given.
-        seed: of the actions. The episodes begin as evaluations do.
+        seed: of the actions. The episodes begin as those of validate do.
 
     Raises:
         UserError: there is no such run or checkpoint, or the episodes are too few or too short.
@@ -78,7 +79,7 @@ def report(
         "a sequence": f"{context} records seen, {horizon} dreamt",
     }
     folder = RunFolder(run)
-    used = Path(checkpoint) if checkpoint else folder.best if folder.best.exists() else folder.last
+    used = Path(checkpoint) if checkpoint else folder.weights
     metrics = folder.read_metrics()
     sections = [
         about(agent, data, folder, used, held_out),
@@ -124,7 +125,7 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
 
 def _collect(agent: Agent, data: Experience, acting: Acting, directory: Path, episodes: int) -> Replay:
     """Held-out episodes: first those of who acts, then those at random."""
-    environments = data.evaluation_environments()
+    environments = data.held_out("report")
     replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
     collector = Collector(environments, replay)
     explores = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=True)

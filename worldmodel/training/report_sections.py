@@ -20,7 +20,7 @@ from worldmodel.insight.rollouts import OpenLoop, strip
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
-from worldmodel.training.run import RunFolder
+from worldmodel.training.run_folder import RunFolder
 
 
 def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, more: Mapping[str, str]) -> Section:

@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM, and what nobody must lose."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.resume import differences, outcome
+from tests.training.conftest import files, words
+from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import load_checkpoint
+from worldmodel.training.cli import run
+from worldmodel.training.interrupt import Stop
+from worldmodel.types import SequenceBatch
+
+
+def after(monkeypatch: pytest.MonkeyPatch, updates: int, then: Callable[[], None]) -> None:
+    """Let something happen in an update, once that many were made."""
+    update, count = Agent.update, iter(range(10**6))
+
+    def watched(self: Agent, batch: SequenceBatch) -> Any:
+        if next(count) == updates:
+            then()
+        return update(self, batch)
+
+    monkeypatch.setattr(Agent, "update", watched)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_in_the_middle_of_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    run(words(tmp_path / "calm"))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        after(patch, 5, lambda: os.kill(os.getpid(), number))
+        run(words(tmp_path / "cut"))
+    assert end.value.code == code
+    folder = tmp_path / "cut"
+    said = capfd.readouterr().out
+    assert "stopping after this update" in said
+    assert f"stopped after update 6, saved: worldmodel fit --run {folder} goes on\n" in said
+    assert load_checkpoint(folder / "checkpoints/last.ckpt")["updates"] == 6
+    run(["fit", "--run", str(folder)])
+    assert "resuming from update 6\n" in capfd.readouterr().out
+    assert differences(outcome(tmp_path / "calm"), outcome(folder)) == []
+    calm, cut = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("calm", "cut"))
+    assert all(torch.equal(x, cut["state_dict"][name]) for name, x in calm["state_dict"].items())
+
+
+def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.number, left) == (signal.SIGTERM, [])
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left == [143] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_replay_without_a_checkpoint_is_used_and_not_deleted(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = files(finished / "replay")
+    (tmp_path / "run").mkdir()
+    (finished / "replay").rename(tmp_path / "run" / "replay")
+    capsys.readouterr()
+    run(words(tmp_path / "run", "--schedule.rounds", "1"))
+    assert "records already: they are used\n" in capsys.readouterr().out
+    now = files(tmp_path / "run" / "replay")
+    assert held and held.items() <= now.items()
+
+
+def test_a_run_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = words(tmp_path)
+    given = [word for word in given if word not in ("--run", str(tmp_path))]
+    for number in (1, 2):
+        run([*given, "--schedule.rounds", "1"])
+        said = capsys.readouterr().out
+        for told in (f"runs/pointreach-{number}\n", "PointReach, 2 environments", "4 updates", "parameters that learn"):
+            assert told in said, told
+        assert "filling the replay with 100 records" in said
+        assert f"next: worldmodel report --run runs/pointreach-{number}" in said
+    run(["fit", "--run", "runs/pointreach-1"])
+    assert "runs/pointreach-1 is finished (1 rounds, 4 updates)" in capsys.readouterr().out

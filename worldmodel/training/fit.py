@@ -1,0 +1,172 @@
+"""``worldmodel fit``: train a run, or go on with it. ``worldmodel validate``: evaluate its weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from worldmodel.errors import UserError
+from worldmodel.experience.cores import cores
+from worldmodel.training.checkpoint import load_checkpoint
+from worldmodel.training.evaluation import evaluate, record
+from worldmodel.training.interrupt import Interrupted, Stop
+from worldmodel.training.metrics import duration
+from worldmodel.training.run import Run
+from worldmodel.training.run_folder import RunFolder, free_folder
+from worldmodel.training.schedule import Progress, Schedule
+from worldmodel.training.settings import Settings, read, training_parser
+from worldmodel.training.train import train
+from worldmodel.training.world import World
+
+
+def fit(given: list[str]) -> None:
+    """Train as a command line says.
+
+    Raises:
+        UserError: something that the person at the keyboard can mend.
+        SystemExit: a signal came; everything is saved.
+    """
+    parser = training_parser("fit", "Train. --run FOLDER alone goes on with what it holds.")
+    text = "with --checkpoint: drop what the run has collected and written since then"
+    parser.add_argument("--rewind", type=bool, default=False, help=text)
+    settings = read(parser, given)
+    settings.schedule()  # complains before processes are launched
+    fabric = settings.fabric()
+    fabric.launch(_fit, settings)
+
+
+def _fit(fabric: Fabric, settings: Settings) -> None:
+    config, schedule = settings.config, settings.schedule()
+    folder = RunFolder(fabric.broadcast(config.run or free_folder(config.data.task)))
+    held = settings.dump()
+    folder.check(held, settings.defaults())
+    checkpoint = _going_on(folder, config.checkpoint, config.rewind)
+    fabric.barrier()  # all have looked before one writes
+    if checkpoint is not None and _is_over(schedule, checkpoint):
+        if fabric.is_global_zero:
+            print(_finished(folder, checkpoint), flush=True)
+        return
+    data = settings.data()
+    try:
+        world = World(fabric, data, settings.agent, config.seed)
+        world.open(folder.path)
+        if fabric.is_global_zero:  # what cannot be built leaves no trace
+            folder.claim(held)
+            print(_banner(world, schedule, folder), flush=True)
+        with Stop() as stop:
+            run = Run(folder, world, schedule, stop, checkpoint)
+            del checkpoint
+            try:
+                train(world, schedule, run)
+            except Interrupted as signal:
+                if not fabric.is_global_zero:
+                    return  # or the launcher would kill the first
+                print(f"stopped after update {world.agent.updates:,}, saved: {_going(folder)} goes on", flush=True)
+                raise SystemExit(signal.code) from None
+        if fabric.is_global_zero:
+            print(_closing(run), flush=True)
+    finally:
+        data.close()
+
+
+def _going_on(folder: RunFolder, named: str | None, rewind: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None where a run begins.
+
+    Raises:
+        UserError: it cannot be used, or the run has gone on since then.
+    """
+    if named is None:
+        if folder.last.exists():
+            return load_checkpoint(folder.last, resumes=True)
+        if folder.best.exists():
+            raise UserError(
+                f"{folder.path} holds no last.ckpt to go on from, only weights: begin another run with "
+                f"--config {folder.config} --run runs/NAME"
+            )
+        return None
+    checkpoint = load_checkpoint(Path(named), resumes=True)
+    newer = folder.last.exists() and not folder.last.samefile(named)
+    newer = newer or any(row["updates"] > checkpoint["updates"] for row in folder.read_evaluations())
+    if newer and not rewind:
+        raise UserError(
+            f"{named} is of update {checkpoint['updates']:,}, and {folder.path} has gone on since: --rewind true drops "
+            "what it has collected and written after that; copy the folder first to keep it"
+        )
+    return checkpoint
+
+
+def _is_over(schedule: Schedule, checkpoint: dict[str, Any]) -> bool:
+    progress = Progress()
+    progress.load_state_dict(checkpoint["progress"])
+    return schedule.is_over(progress)
+
+
+def _finished(folder: RunFolder, checkpoint: dict[str, Any]) -> str:
+    done = f"{checkpoint['progress']['round']:,} rounds, {checkpoint['updates']:,} updates"
+    return f"{folder.path} is finished ({done}): more --schedule.rounds or --schedule.max_minutes go on with it"
+
+
+def _banner(world: World, schedule: Schedule, folder: RunFolder) -> str:
+    fabric, agent = world.fabric, world.agent
+    where = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
+    several = f" x {fabric.world_size}" if fabric.world_size > 1 else ""
+    limits = [] if schedule.planned is None else [f"{schedule.planned:,} updates"]
+    limits += [] if schedule.max_minutes is None else [f"{schedule.max_minutes:g} minutes"]
+    known = cores()
+    facts = {
+        "task": f"{world.data.task}, {world.data.num_envs} environments",
+        "folder": str(folder.path),
+        "model": f"{sum(p.numel() for p in agent.parameters() if p.requires_grad):,} parameters that learn",
+        "device": f"{where}{several}, {len(known) or os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "until": " or ".join(limits),
+    }
+    return "\n".join(f"{name:8s}{fact}" for name, fact in facts.items())
+
+
+def _closing(run: Run) -> str:
+    folder, progress = run.folder.path, run.progress
+    scored = "not evaluated" if progress.last_return is None else f"return {progress.last_return:.1f}"
+    best = "" if progress.best == -float("inf") else f" (best {progress.best:.1f})"
+    return (
+        f"finished: {scored}{best} after {run.world.agent.updates:,} updates in {duration(progress.seconds)} of "
+        f"training, all in {folder}\nnext: worldmodel report --run {folder}, worldmodel play --run {folder}"
+    )
+
+
+def _going(folder: RunFolder) -> str:
+    return f"worldmodel fit --run {folder.path}"
+
+
+def validate(given: list[str]) -> None:
+    """Evaluate the weights of a run, in episodes that have not chosen them.
+
+    Raises:
+        UserError: something that the person at the keyboard can mend.
+    """
+    parser = training_parser("validate", "Evaluate the weights of a run, in episodes that have not chosen them.")
+    settings = read(parser, given)
+    settings.schedule()
+    if not settings.config.run:
+        raise UserError("say which run: --run runs/NAME")
+    settings.fabric().launch(_validate, settings)
+
+
+def _validate(fabric: Fabric, settings: Settings) -> None:
+    config, folder, data = settings.config, RunFolder(settings.config.run), settings.data()
+    checkpoint = load_checkpoint(Path(config.checkpoint) if config.checkpoint else folder.weights)
+    try:
+        world = World(fabric, data, settings.agent, config.seed)
+        world.agent.load_state_dict(checkpoint["state_dict"])
+        world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
+        found = evaluate(world, settings.schedule().evaluation_episodes, "report")
+        record(folder, world, found, checkpoint["progress"]["seconds"], "report")
+    finally:
+        data.close()
+    if fabric.is_global_zero:
+        spread = float(torch.tensor(found.returns).std(unbiased=False))
+        policy = world.agent.evaluate_with.name(world.agent.actor_critic)
+        print(f"{policy}: return {found.mean:.1f} +- {spread:.1f} over {len(found.returns)} episodes", flush=True)

@@ -1,0 +1,142 @@
+"""The run folder: configuration, checkpoints, and tables that a resumed run continues."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from worldmodel.errors import UserError
+from worldmodel.training.checkpoint import one_line, write_atomically
+from worldmodel.training.metrics import MetricsTable
+
+# settings that a resumed run may change: how long, what is kept of it, how it is watched
+FREE = (
+    *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
+    "fabric.loggers",
+)
+COMMAND = ("config", "run", "policy", "checkpoint", "rewind")  # of a command, not of the run
+
+
+class RunFolder:
+    """Where a run keeps everything.
+
+    Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
+    ``metrics.csv``, ``videos/``.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config, self.evaluations = self.path / "config.yaml", self.path / "evaluations.jsonl"
+        self.last, self.best = self.path / "checkpoints" / "last.ckpt", self.path / "checkpoints" / "best.ckpt"
+        self.videos = self.path / "videos"
+        self.metrics = MetricsTable(self.path / "metrics.csv")
+
+    @property
+    def weights(self) -> Path:
+        """Whose weights are looked at, unless another checkpoint is named."""
+        return self.best if self.best.exists() else self.last
+
+    def check(self, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+        """Find that the folder is free for a run of ``config``, or is a run of the same.
+
+        A setting that its ``config.yaml`` lacks has come since that run began, and is the same if it has its default.
+
+        Raises:
+            UserError: it is of another configuration; names the first setting that differs.
+        """
+        if not self.config.exists():
+            return
+        new, known = _flat(config), _flat(defaults or {})
+        old = {key: known[key] for key in new if key in known} | _flat(yaml.safe_load(self.config.read_text()) or {})
+        keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
+        different = [key for key in keys if old.get(key) != new.get(key)]
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{self.path} is a run of another configuration ({key} is {old.get(key)!r} there, "
+                f"{new.get(key)!r} here; {len(different)} settings differ): resume with --run {self.path} alone, "
+                "or use another folder"
+            )
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Take the folder for a run of ``config``, which ``check`` has let through."""
+        text = yaml.safe_dump({k: v for k, v in config.items() if k not in COMMAND}, sort_keys=False)
+        write_atomically(self.config, lambda temporary: temporary.write_text(text))
+
+    def read_config(self) -> dict[str, Any]:
+        """What ``config.yaml`` holds.
+
+        Raises:
+            UserError: it is not there, no YAML, or lacks what every run has.
+        """
+        if not self.config.exists():
+            raise UserError(f"{self.path} holds no run: there is no {self.config}")
+        try:
+            held = yaml.safe_load(self.config.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as cause:
+            raise UserError(f"{self.config} is no YAML: {one_line(cause)}") from cause
+        for name in ("data", "model"):
+            if not isinstance(held, dict) or not isinstance(held.get(name), dict):
+                raise UserError(f"{self.config} has no settings of {name}: it is not a run's, or was cut short")
+        return held
+
+    def add_evaluation(self, row: dict[str, Any]) -> None:
+        """Append a line to ``evaluations.jsonl``, at once on the disk."""
+        with self.evaluations.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """All whole lines of ``evaluations.jsonl``."""
+        rows = []
+        for line in self.evaluations.read_text().splitlines() if self.evaluations.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # the last line of a run that was killed
+                continue
+        return rows
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
+        return [{name: _number(x) for name, x in row.items() if name and x} for row in self.metrics.read()]
+
+    def newest_episode(self) -> Path | None:
+        """The film of the last evaluation, of who was trained rather than of others; None if there is none."""
+        films = {path: path.stem.split("_", 2)[1:] for path in self.videos.glob("episode_*.mp4")}
+        return max(films, key=lambda path: (len(films[path]) == 1, films[path]), default=None)
+
+    def forget_after(self, updates: int) -> None:
+        """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
+        kept = [row for row in self.read_evaluations() if row["updates"] <= updates]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        if self.evaluations.exists() and self.evaluations.read_text() != text:
+            write_atomically(self.evaluations, lambda temporary: temporary.write_text(text))
+        self.metrics.forget_after(updates)
+
+
+def free_folder(task: str) -> str:
+    """A folder for a run of this task that has no name: short, and not there yet."""
+    name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
+    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
+    return f"runs/{name}-{next(n for n in range(1, len(taken) + 2) if f'{name}-{n}' not in taken)}"
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # cut by a kill
+        return float("nan")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
