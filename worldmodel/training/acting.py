@@ -122,14 +122,14 @@ class ByPlanner(Acting):
             self.planner,
             action,
             explore,
-            actor_critic,
-            self.proposals,
-            self.value,
-            self.noise,
-            self.every,
-            self.warm,
-            self.keep,
-            self.choice,
+            actor_critic=actor_critic,
+            proposals=self.proposals,
+            value=self.value,
+            noise=self.noise,
+            every=self.every,
+            warm=self.warm,
+            keep=self.keep,
+            choice=self.choice,
         )
 
     def check(self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec) -> None:

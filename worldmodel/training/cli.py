@@ -72,5 +72,7 @@ def run(given: list[str] | None = None) -> None:
     except UserError as error:
         print(f"worldmodel: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(130)
     finally:
         torch.set_float32_matmul_precision(precision)  # which commands set

@@ -58,7 +58,7 @@ def _fit(fabric: Fabric, settings: Settings) -> None:
             folder.claim(held)
             print(_banner(world, schedule, folder), flush=True)
         with Stop() as stop:
-            run = Run(folder, world, schedule, stop, checkpoint)
+            run = Run(folder, world, schedule, stop=stop, checkpoint=checkpoint)
             del checkpoint
             try:
                 train(world, schedule, run)
@@ -163,7 +163,7 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
         world.agent.load_state_dict(checkpoint["state_dict"])
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
         found = evaluate(world, settings.schedule().evaluation_episodes, "report")
-        record(folder, world, found, checkpoint["progress"]["seconds"], "report")
+        record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
     finally:
         data.close()
     if fabric.is_global_zero:
