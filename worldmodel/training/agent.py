@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -152,7 +152,7 @@ class Agent(nn.Module):
         if self._fabric.world_size == 1:
             return
         buffers = [x for x in self.buffers() if x.is_floating_point()]
-        flat = self._fabric.all_reduce(torch.cat([x.flatten() for x in buffers]), reduce_op="mean")
+        flat = cast(Tensor, self._fabric.all_reduce(torch.cat([x.flatten() for x in buffers]), reduce_op="mean"))
         for buffer, mean in zip(buffers, flat.split([x.numel() for x in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
@@ -58,7 +59,7 @@ class Optimizer:
         groups = [{"params": part, "lr": self.rates[name], "name": name} for name, part in parts.items()]
         # a fused step would unscale by itself, which has to come before clipping
         self.adam = torch.optim.Adam(groups, eps=self.adam_epsilon, fused=self.scaler is None)
-        self._adam = fabric.setup_optimizers(self.adam)
+        self._adam = cast(_FabricOptimizer, fabric.setup_optimizers(self.adam))
 
     def step(self, loss: Tensor) -> dict[str, Tensor] | None:
         """Differentiate the loss (), clip, and step.

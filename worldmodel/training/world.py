@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -68,7 +68,8 @@ class World:
     def _reduced(self, count: int, operation: str) -> int:
         if self.fabric.world_size == 1:
             return int(count)
-        return int(self.fabric.all_reduce(torch.tensor(int(count), device=self.fabric.device), reduce_op=operation))
+        mine = torch.tensor(int(count), device=self.fabric.device)
+        return int(cast(Tensor, self.fabric.all_reduce(mine, reduce_op=operation)))
 
     def sample(self) -> SequenceBatch:
         """Sequences (B, T) from the replay, on the device of the updates."""
