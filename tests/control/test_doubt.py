@@ -236,9 +236,9 @@ def test_a_rollout_is_truncated_where_the_model_is_unsure(monkeypatch: pytest.Mo
     data = tiny.batch(4, 5)
     losses, metrics = control.loss(model, model.observe(data).state, data)
     priced = [1 + weight, 2 + 9 * weight, 4 + weight]
-    end = 0.5 * values[0][:, 3]
+    end = 0.5 * values[0][3]  # time first
     by_hand = [torch.full_like(end, priced[0] + 0.5 * priced[1]), torch.full_like(end, priced[1]), priced[2] + end]
-    torch.testing.assert_close(asked[0][1], torch.stack(by_hand, 1))
+    torch.testing.assert_close(asked[0][1], torch.stack(by_hand))
     torch.testing.assert_close(losses["critic"], torch.tensor([1, 0.5, 0]).expand(10, 3))  # none goes beyond the second
     assert losses["replay_critic"].any() == (weight == 0)  # what happened is believed, but holds no bonus
     assert metrics["uncertainty_imagined"].item() == pytest.approx(11 / 3)

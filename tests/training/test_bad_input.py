@@ -181,7 +181,7 @@ def test_checkpoint_of_another_program(finished: Path, complaint: Any) -> None:
 @pytest.mark.parametrize("command", ["fit", "validate"])
 def test_checkpoint_of_another_transition(finished: Path, tmp_path: Path, complaint: Any, command: str) -> None:
     def fails(folder: str, *more: str) -> str:
-        checkpoint = ["--checkpoint", str(finished / "checkpoints" / "last.ckpt")]
+        checkpoint = ["--checkpoint", str(finished / "checkpoints" / "last.ckpt"), "--schedule.rounds", "9"]
         return complaint([command, *words(tmp_path / folder)[1:], *checkpoint, *more])
 
     error = fails("larger", f"{WORLD}.transition.init_args.members", "5")

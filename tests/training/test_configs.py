@@ -182,7 +182,8 @@ def test_a_run_goes_on_as_before_after_other_policies_were_tried(finished: Path)
     ]  # fmt: skip
     assert [row["policy"] for row in rows].count("random") == 1
     best = load_checkpoint(finished / "checkpoints/last.ckpt")["progress"]["best"]
-    assert best == max(row["return_mean"] for row in rows if row["policy"] == "actor")
+    # the table rounds
+    assert best == pytest.approx(max(row["return_mean"] for row in rows if row["policy"] == "actor"), abs=1e-3)
 
 
 def policy(folder: Path, path: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from worldmodel.insight.video import read_mp4
 from worldmodel.training import imagine
 from worldmodel.training.acting import ByPlanner
 from worldmodel.training.cli import run
+from worldmodel.training.randomness import seed_for
 from worldmodel.types import ActionSpec
 
 SHORT = ["--horizon", "6", "--context", "3"]
@@ -67,8 +68,9 @@ def played(actions: np.ndarray, first: np.ndarray) -> list[float]:
 
 
 def begins() -> list[int]:
-    """Seeds of the first episodes of evaluations, of two environments."""
-    return [int(np.random.SeedSequence([1_000_003, index, 0]).generate_state(1)[0]) for index in range(2)]
+    """Seeds of the first episodes of reported returns, of two environments."""
+    seed = seed_for(0, 0, "report")
+    return [int(np.random.SeedSequence([seed, index, 0]).generate_state(1)[0]) for index in range(2)]
 
 
 def test_actions_of_a_file_are_played_in_dream_and_reality(

@@ -35,7 +35,7 @@ class Experience:
         batch: sequences in a batch (on each rank).
         length: records in a sequence.
         store_features: run the encoder's frozen part once for each frame, when it is collected, and store what it
-            makes of it. Updates are the same to the last digit, and faster.
+            makes of it. Updates are the same, and faster.
 
     Raises:
         UserError: a number is too small.

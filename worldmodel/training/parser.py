@@ -47,6 +47,8 @@ def explain(message: str, names: Iterable[str]) -> str:
         name = found[1] if group is None or found[1].startswith(f"{group[1]}.") else f"{group[1]}.{found[1]}"
         return f"no option {name}{_near(name, names)}"
     if found := _UNKNOWN_INSIDE.search(message):
+        if not where:
+            return f"no option {found[1]}{_near(found[1], names)}"
         owner = _CLASS_PATH.search(message)
         inside = inspect.signature(_load(owner[1])).parameters if owner else []
         return f"{where} has no option {found[1]}{_near(found[1], inside)}"

@@ -127,7 +127,7 @@ def with_run(given: list[str]) -> list[str]:
     own = any(word in ("-h", "--help", "-c", "--config") or word.startswith("--config=") for word in given)
     if own or any(word.endswith(".help") for word in given):
         return given
-    for flag, value in zip(given, [*given[1:], ""], strict=True):
+    for flag, value in zip(given, [*given[1:], ""], strict=False):
         folder = value if flag == "--run" else flag.removeprefix("--run=") if flag.startswith("--run=") else ""
         if folder:
             config = Path(folder) / "config.yaml"
