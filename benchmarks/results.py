@@ -121,7 +121,13 @@ def page() -> None:
         cells = [x["task"], x["preset"], x["policy"], x["seed"], f"{x['frames']:,}", f"{x['updates']:,}"]
         cells += [x["cores"], x["minutes"], score, x["episodes"], f"`{x['commit']}`" if x["commit"] else ""]
         lines.append("| " + " | ".join(str(c) for c in cells) + " |")
-    lines += ["", "![learning curves](curves.png)", "", "Commands, in the order of the table:", ""]
+    lines += [
+        "",
+        "![learning curves](curves.png)",
+        "",
+        "Commands, in the order of the table, as they are spelt at its commits:",
+        "",
+    ]
     lines += [f"- `{x['command']}`" for x in rows]
     PAGE.write_text("\n".join(lines) + "\n\n" + (NOTES.read_text() if NOTES.exists() else ""))
 

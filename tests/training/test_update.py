@@ -13,8 +13,10 @@ from lightning.fabric.plugins import MixedPrecision
 from tests import tiny
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.errors import UserError
+from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
 from worldmodel.model.transitions import EveryStep
 from worldmodel.training.agent import Agent
+from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
 from worldmodel.training.randomness import seed_for
 from worldmodel.types import ActionSpec
@@ -94,3 +96,22 @@ def test_every_purpose_on_every_rank_has_a_seed_of_its_own() -> None:
     assert len(seeds) == 12 and seed_for(0, 1, "a") == seed_for(0, 1, "a")
     with pytest.raises(UserError, match="seed is -1"):
         seed_for(-1, 0, "a")
+
+
+@pytest.mark.parametrize("latents", [CategoricalLatents(4, 4), GaussianLatents(8)])
+def test_an_update_in_bf16_comes_to_what_one_in_float32_does(latents: Latents) -> None:
+    found: dict[str, dict[str, float]] = {}
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        learner = Agent(
+            ActionSpec(tiny.ACTION, discrete=False),
+            lambda _: tiny.world_model(latents),
+            lambda action, size: ActorCritic(action, size, ThroughModel(), EveryStep(), width=16, horizon=3, starts=8),
+        ).setup(make_fabric(accelerator="cpu", precision=precision))
+        torch.manual_seed(1)
+        metrics = learner.update(tiny.batch(4, 8))
+        found[precision] = {name: float(value) for name, value in metrics.items()}
+    exact, rounded = found.values()
+    for name in ("loss/reconstruction", "loss/reward", "loss/critic", "loss/dynamics", "kl", "gradient/world_model"):
+        assert rounded[name] == pytest.approx(exact[name], rel=0.05), name
+    assert rounded["loss/total"] != exact["loss/total"]  # something was rounded
