@@ -111,9 +111,9 @@ def test_the_page_has_a_line_for_each_task_and_every_seed(tmp_path: Path) -> Non
 
 
 def page(out: Path) -> list[dict[str, Any]]:
-    """Rows of a page, less what a clock says."""
+    """Rows of a page, less what the clock and the repository say."""
     rows = json.loads((out / "suite.json").read_text())
-    return [x | {"minutes": 0, "curve": [[f, 0, r] for f, _, r in x["curve"]]} for x in rows]
+    return [x | {"minutes": 0, "commit": "", "curve": [[f, 0, r] for f, _, r in x["curve"]]} for x in rows]
 
 
 def test_killed_and_started_again_it_ends_with_the_same_page(tmp_path: Path) -> None:

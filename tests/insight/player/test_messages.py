@@ -17,7 +17,11 @@ def test_a_conversation() -> None:
     session, plain = make_session(), make_session()
     setup, nothing = answer(session, {"type": "hello", "view": "x"})
     assert setup["view"] == "x" and not nothing
-    assert setup["action"] == {"size": 2, "discrete": False} and setup["drivers"] == ["me", "actor", "planner"]
+    assert setup["action"] == {"size": 2, "discrete": False, "repeat": 1} and setup["drivers"] == [
+        "me",
+        "actor",
+        "planner",
+    ]
     assert [(e["name"], e["records"]) for e in setup["episodes"]] == [("random 1", 33), ("random 2", 33)]
 
     strip, pictures = answer(session, {"type": "strip", "episode": 1})
