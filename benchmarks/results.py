@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from experiments import runs
+
 DOCS = Path(__file__).parent.parent / "docs"
 DATA, PAGE, CURVES = DOCS / "results.json", DOCS / "results.md", DOCS / "curves.png"
 NOTES = DOCS / "results_notes.md"
@@ -24,25 +26,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # told apart 
 def row(run: Path, preset: str, command: str, cores: int, commit: str) -> dict[str, Any]:
     """One run: its last evaluation is the result, whatever came before."""
     config = yaml.safe_load((run / "config.yaml").read_text())
-    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if line["policy"] == lines[0]["policy"]]  # it may have been validated by others
-    last = lines[-1]
-    return {
-        "task": config["data"]["task"],
-        "preset": preset,
-        "policy": last["policy"],
-        "seed": config["seed"],
-        "frames": last["frames"],
-        "updates": last["updates"],
-        "minutes": round(last["seconds"] / 60, 1),
-        "return_mean": last["return_mean"],
-        "return_std": last["return_std"],
-        "episodes": len(last["returns"]),
-        "cores": cores,
-        "command": command,
-        "commit": commit,
-        "curve": [[x["frames"], round(x["seconds"] / 60, 2), x["return_mean"]] for x in lines],
-    }
+    labels = {"task": config["data"]["task"], "preset": preset, "seed": config["seed"]}
+    return labels | runs.row(run) | {"cores": cores, "command": command, "commit": commit}
 
 
 def chance(task: str, action_repeat: int, episodes: int = 10) -> None:

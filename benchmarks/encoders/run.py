@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.processes import stay
+from experiments.processes import stay
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("cartpole_balance", "cartpole_swingup")
@@ -109,7 +109,7 @@ def work(job: Job, core: int, out: Path, minutes: float) -> bool:
                 stdout=stdout,
                 stderr=log,
                 check=True,
-                preexec_fn=partial(stay, core),
+                preexec_fn=partial(stay, {core}),
                 text=True,
             )
             return done.stdout or ""

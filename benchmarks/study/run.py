@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.processes import stay
+from experiments.processes import stay
 
 TASKS = ("point_swamp", "point_aside", "cartpole_swingup")  # the second for its hole, which is out of everybody's way
 SEEDS = (0, 1)
@@ -83,7 +83,7 @@ def work(job: Job, out: Path) -> None:
 
 
 def worker(core: int, queue: multiprocessing.Queue, out: Path) -> None:
-    stay(core)
+    stay({core})
     while (job := queue.get()) is not None:
         work(job, out)
 
