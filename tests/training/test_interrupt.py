@@ -36,6 +36,7 @@ def after(monkeypatch: pytest.MonkeyPatch, updates: int, then: Callable[[], None
 def test_a_signal_saves_in_the_middle_of_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int, code: int
 ) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # whatever started the tests
     run(words(tmp_path / "calm"))
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
         after(patch, 5, lambda: os.kill(os.getpid(), number))

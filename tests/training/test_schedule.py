@@ -52,6 +52,7 @@ def test_a_run_ends_with_its_training_time_evaluated_and_saved(tmp_path: Path, m
     assert last["progress"]["seconds"] >= 60 * 0.12 and rounds == last["progress"]["round"] > 1
     assert [len(row["returns"]) for row in rows] == [2] * (len(rows) - 1) + [3]
     assert rows[-1]["updates"] == last["updates"] and len(rows) < rounds
+    assert folder.read_config()["schedule"]["rounds"] is None  # nor does a resumed run end by rounds
     before = files(tmp_path)
     run(["fit", "--run", str(tmp_path)])
     assert files(tmp_path) == before

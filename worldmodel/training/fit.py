@@ -46,7 +46,7 @@ def _fit(fabric: Fabric, settings: Settings) -> None:
     folder.check(held, settings.defaults())
     checkpoint = _going_on(folder, config.checkpoint, config.rewind)
     fabric.barrier()  # all have looked before one writes
-    if checkpoint is not None and _is_over(schedule, checkpoint):
+    if checkpoint is not None and config.checkpoint is None and _is_over(schedule, checkpoint):
         if fabric.is_global_zero:
             print(_finished(folder, checkpoint), flush=True)
         return

@@ -56,7 +56,7 @@ class Settings:
         self.parser, self.config = parser, config
         seed_all(seed_for(config.seed, 0, "parameters"))  # encoders are made here
         try:
-            self._made = parser.instantiate_classes(config)
+            self._made = parser.instantiate(config)
         except ValueError as cause:
             raise UserError(reason(cause)) from cause
 
@@ -79,7 +79,7 @@ class Settings:
 
     def dump(self) -> dict[str, Any]:
         """As plain data, the way ``config.yaml`` holds it."""
-        return yaml.safe_load(self.parser.dump(self.config))
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
 
     def defaults(self) -> dict[str, Any]:
         """What a setting is that nobody gave."""
