@@ -9,7 +9,6 @@ that, and ``--time`` measures the milliseconds anew.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import time
@@ -25,36 +24,31 @@ EPISODES, DECISIONS = 10, 40
 CORES = len(os.sched_getaffinity(0))  # asked before threads are bound
 
 
-def drivers() -> Iterator[Any]:
+def controllers(agent: Any) -> Iterator[Any]:
     """Every way to act, as configs/policy has it."""
-    import yaml
+    from functools import partial
 
-    from worldmodel.training.acting import Acting, AtRandom, ByActor
-    from worldmodel.training.parser import Parser
+    from worldmodel.control.controller import ActorController, RandomController
+    from worldmodel.training.acting import read_policy
 
-    yield AtRandom()
-    yield ByActor()
-    parser = Parser()
-    parser.add_argument("--who", type=Acting)
+    for make in (RandomController, ActorController):
+        yield agent.controller(False, make)
     for name in PLANNERS:
-        held = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]["evaluate_with"]
-        helped = parser.instantiate_classes(parser.parse_object({"who": held})).who
-        alone = copy.copy(helped)
-        alone.proposals, alone.value = 0, False
-        yield alone
-        yield helped
+        make = read_policy(CONFIGS / f"{name}.yaml")
+        yield agent.controller(False, partial(make, proposals=0, value=False))
+        yield agent.controller(False, make)
 
 
-def price(agent: Any, acting: Any, environments: Any) -> tuple[float, int]:
+def price(controller: Any, environments: Any) -> tuple[float, int]:
     """Median milliseconds of a decision for one environment, and states that the model is asked for in it."""
     import numpy as np
     import torch
 
+    from worldmodel.control.controller import LatentPolicy
     from worldmodel.types import Observation
 
-    policy = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
-    count = [0]
-    dynamics = getattr(policy, "dynamics", None)
+    policy, count = LatentPolicy(controller), [0]
+    dynamics = getattr(controller, "dynamics", None)
     if dynamics is not None:
         rollout, step = dynamics.rollout, dynamics.step
 
@@ -68,7 +62,7 @@ def price(agent: Any, acting: Any, environments: Any) -> tuple[float, int]:
 
         dynamics.rollout, dynamics.step = counted_rollout, counted_step
     environments.restart()
-    step_ = environments.step(np.zeros((environments.num_envs, agent.action.size), np.float32))
+    step_ = environments.step(np.zeros((environments.num_envs, controller.action.size), np.float32))
     memory, times = policy.initial(1), []
     for _ in range(DECISIONS):
         seen = Observation(torch.from_numpy(step_.image[:1]), torch.from_numpy(step_.is_first[:1]))
@@ -85,19 +79,18 @@ def measure(run: Path, command: str) -> list[dict[str, Any]]:
     import numpy as np
     import torch
 
+    from worldmodel.control.controller import LatentPolicy
     from worldmodel.experience.collector import run_episodes
     from worldmodel.training.loading import load_run
 
     agent, data = load_run(run, environments=EPISODES)
     environments = data.held_out("report")
     rows = []
-    for acting in drivers():
+    for controller in controllers(agent):
         torch.manual_seed(0)
-        name = acting.name(agent.actor_critic)
-        policy = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
-        returns = [episode.return_ for episode in run_episodes(environments, policy, EPISODES)]
-        milliseconds, evaluations = price(agent, acting, environments)
-        row = {"task": data.task, "policy": name, "seed": data.seed, "updates": agent.updates}
+        returns = [x.return_ for x in run_episodes(environments, LatentPolicy(controller), EPISODES)]
+        milliseconds, evaluations = price(controller, environments)
+        row = {"task": data.task, "policy": controller.name, "seed": data.seed, "updates": agent.updates}
         row |= {"return_mean": round(float(np.mean(returns)), 1), "return_std": round(float(np.std(returns)), 1)}
         row |= {"ms_per_decision": round(milliseconds, 2), "model_evaluations": evaluations, "episodes": EPISODES}
         row |= {"cores": CORES, "command": command}
@@ -113,9 +106,9 @@ def timed_again(run: Path, rows: list[dict[str, Any]]) -> None:
 
     agent, data = load_run(run, environments=1)
     own = {row["policy"]: row for row in rows if (row["task"], row["seed"]) == (data.task, data.seed)}
-    for acting in drivers():
-        row = own[acting.name(agent.actor_critic)]
-        milliseconds, row["model_evaluations"] = price(agent, acting, data.held_out("report"))
+    for controller in controllers(agent):
+        row = own[controller.name]
+        milliseconds, row["model_evaluations"] = price(controller, data.held_out("report"))
         row["ms_per_decision"] = round(milliseconds, 2)
         print(row["policy"], row["ms_per_decision"], flush=True)
     data.close()

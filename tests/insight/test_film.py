@@ -9,11 +9,10 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from tests import tiny
-from worldmodel.control.actors import NormalActor
-from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.actor_critic import ActorCritic, ThroughModel
+from worldmodel.control.controller import ActorController, RandomController
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
-from worldmodel.control.policies import ActorPolicy
-from worldmodel.experience.collector import RandomPolicy
 from worldmodel.insight.canvas import DREAMT, Line, Scale, blank, plot, scale_of
 from worldmodel.insight.dreams import decode, member_dreams
 from worldmodel.insight.film import (
@@ -23,13 +22,12 @@ from worldmodel.insight.film import (
     branches,
     following,
     imagination,
-    in_dream,
     render_branches,
     render_film,
     render_strip,
 )
 from worldmodel.insight.rollouts import open_loop
-from worldmodel.model.transitions import EveryStep
+from worldmodel.model.transitions import EveryStep, Mixture
 from worldmodel.types import ActionSpec, LatentState
 
 SPEC = ActionSpec(tiny.ACTION, False)
@@ -94,26 +92,24 @@ def test_what_cannot_be_dreamt(context: int, horizon: int | None) -> None:
 
 def test_an_actor_acts_in_its_dream_by_the_states_of_the_dream() -> None:
     model, data = tiny.world_model(), tiny.batch(2, 3)
-    actor = NormalActor(model.feature_size, SPEC.size, 8, 1)
+    control = ActorCritic(SPEC, model.feature_size, ThroughModel(), Mixture(), width=8)
+    actor = control.actor
     for parameter in actor.parameters():
         torch.nn.init.normal_(parameter)  # its last layer begins at zero
-    policy = ActorPolicy(model, actor, SPEC.size, explore=False)
-    found = imagination(model, data, 3, 4, in_dream(policy, model))
+    found = imagination(model, data, 3, 4, ActorController(model, control, SPEC, explore=False).acting())
     state, wanted = LatentState(*(x[:, -1] for x in model.observe(data, mode=True).state)), []
     for _ in range(4):
         wanted.append(actor.mode(state.feature).detach())
         state = model.rssm.settle(*model.rssm.img_step(state, wanted[-1]), None, mode=True)
     np.testing.assert_allclose(found.action[:, 3:], torch.stack(wanted, 1), atol=1e-6)
-    assert policy.world_model is model
 
 
 def test_planners_and_chance_act_in_dreams_too() -> None:
     model, data = tiny.world_model(), tiny.batch(2, 3)
-    policy = PlannerPolicy(model, CEM(horizon=3, candidates=6, elites=2, iterations=1), SPEC, explore=False, every=2)
-    calls = []
-    policy.plan = lambda *x, plan=policy.plan: calls.append(len(x[1])) or plan(*x)  # type: ignore[method-assign]
-    for each in (policy, RandomPolicy(SPEC)):
-        found = imagination(model, data, 3, 5, in_dream(each, model), members=False)
+    search = CEM(horizon=3, candidates=6, elites=2, iterations=1)
+    planner = PlannerController(model, None, SPEC, False, planner=search, every=2)
+    for each in (planner, RandomController(model, None, SPEC, explore=False)):
+        found = imagination(model, data, 3, 5, each.acting(), members=False)
         assert (np.abs(found.action) <= 1).all() and found.action[:, 3:].any()
 
 

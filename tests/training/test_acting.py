@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,12 @@ import yaml
 from tests import tiny
 from tests.training.conftest import CONFIGS, words
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
-from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.controller import ActorController, RandomController
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners import CEM, MPPI, GradientPlanner, Planner, RandomShooting
 from worldmodel.control.planners.ilqr import ILQR
-from worldmodel.control.policies import ActorPolicy
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import RandomPolicy
 from worldmodel.model.transitions import Mixture
-from worldmodel.training.acting import AtRandom, ByActor, ByPlanner
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
@@ -36,6 +35,10 @@ def agent(**settings: object) -> Agent:
     return Agent(SPEC, lambda size: tiny.world_model(), **{"actor_critic": control, **settings})
 
 
+def planning(planner: Planner, **settings: object) -> partial[PlannerController]:
+    return partial(PlannerController, planner=planner, **settings)
+
+
 @pytest.mark.parametrize(
     ("planner", "name"),
     [
@@ -47,46 +50,54 @@ def agent(**settings: object) -> Agent:
     ],
 )
 def test_names_say_what_was_made_use_of(planner: Planner, name: str) -> None:
-    made = control(SPEC, 32)
-    assert ByPlanner(planner).name(made) == f"{name}+actor+value"
-    assert ByPlanner(planner, proposals=0).name(made) == f"{name}+value"
-    assert ByPlanner(planner, value=False).name(made) == f"{name}+actor"
-    assert ByPlanner(planner).name(None) == name  # there is nothing to make use of
-    assert ByPlanner(planner, label="mine").name(None) == "mine"
+    model = tiny.world_model()
+    made = control(SPEC, model.feature_size)
+
+    def named(actor_critic: ActorCritic | None, **settings: object) -> str:
+        return PlannerController(model, actor_critic, SPEC, False, planner=planner, **settings).name
+
+    assert named(made) == f"{name}+actor+value"
+    assert named(made, proposals=0) == f"{name}+value"
+    assert named(made, value=False) == f"{name}+actor"
+    assert named(None) == name  # there is nothing to make use of
+    assert named(None, label="mine") == "mine"
 
 
 def test_who_collects_and_who_is_evaluated() -> None:
     usual = agent()
-    assert isinstance(usual.policy(explore=True), ActorPolicy) and isinstance(usual.policy(explore=False), ActorPolicy)
-    mixed = agent(collect_with=AtRandom(), evaluate_with=ByPlanner(CEM(3), noise=0.2, every=2, keep=1))
-    assert isinstance(mixed.policy(explore=True), RandomPolicy)
-    policy = mixed.policy(explore=False)
-    assert isinstance(policy, PlannerPolicy) and not policy.explore
-    assert (policy.noise, policy.every, policy.keep) == (0.2, 2, 1)
-    assert policy.actor is mixed.actor_critic.actor and policy.critic is mixed.actor_critic.critic
+    for explore in (True, False):
+        actor = usual.policy(explore).controller
+        assert isinstance(actor, ActorController) and actor.explore == explore and actor.name == "actor"
+    mixed = agent(collect_with=RandomController, evaluate_with=planning(CEM(3), noise=0.2, every=2, keep=1))
+    assert mixed.policy(explore=True).controller.name == "random"
+    planner = mixed.policy(explore=False).controller
+    assert isinstance(planner, PlannerController) and not planner.explore
+    assert (planner.noise, planner.every, planner.keep) == (0.2, 2, 1)
+    assert planner.actor is mixed.actor_critic.actor and planner.critic is mixed.actor_critic.critic
+    assert planner.planner.discount == mixed.actor_critic.discount
 
 
 def test_a_check_draws_nothing() -> None:
     model = tiny.world_model()
     made = control(SPEC, model.feature_size)
     before = torch.get_rng_state()
-    ByPlanner(CEM(3)).check(model, made, SPEC)
+    PlannerController(model, made, SPEC, True, planner=CEM(3)).check()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_without_an_actor_a_planner_has_to_act() -> None:
     with pytest.raises(UserError, match=r"this run has no actor: give model\.evaluate_with"):
         agent(actor_critic=None)
-    by_planner = ByPlanner(CEM(3))
+    by_planner = planning(CEM(3))
     with pytest.raises(UserError, match="this run has no actor"):
-        agent(actor_critic=None, collect_with=by_planner, evaluate_with=ByActor())
+        agent(actor_critic=None, collect_with=by_planner, evaluate_with=ActorController)
     alone = agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner)
-    policy = alone.policy(explore=True)
-    assert isinstance(policy, PlannerPolicy) and policy.actor is None and policy.critic is None
+    planner = alone.policy(explore=True).controller
+    assert isinstance(planner, PlannerController) and planner.actor is None and planner.critic is None
 
 
 def test_without_an_actor_the_world_model_s_losses_are_all() -> None:
-    by_planner = ByPlanner(CEM(3))
+    by_planner = planning(CEM(3))
     alone = agent(actor_critic=None, collect_with=by_planner, evaluate_with=by_planner, weights={"reward": 2.0})
     total, metrics = alone.losses(tiny.batch())
     names = {name.removeprefix("loss/") for name in metrics if name.startswith("loss/")}

@@ -188,7 +188,7 @@ def test_a_run_goes_on_as_before_after_other_policies_were_tried(finished: Path)
 
 def policy(folder: Path, path: Path) -> list[Path]:
     """A policy's file, and what makes it quick."""
-    return [path, written(folder, "near", NEAR)] if "ByPlanner" in path.read_text() else [path]
+    return [path, written(folder, "near", NEAR)] if "PlannerController" in path.read_text() else [path]
 
 
 def check(folder: Path, driver: str = "actor") -> None:

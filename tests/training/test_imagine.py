@@ -10,18 +10,20 @@ from PIL import Image
 
 from tests import tiny
 from tests.training.conftest import CONFIGS, files, words
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.errors import UserError
 from worldmodel.experience.toy import PointReach
 from worldmodel.insight.film import Imagination
 from worldmodel.insight.video import read_mp4
 from worldmodel.training import imagine
-from worldmodel.training.acting import ByPlanner
+from worldmodel.training.acting import read_policy
 from worldmodel.training.cli import run
 from worldmodel.training.randomness import seed_for
 from worldmodel.types import ActionSpec
 
 SHORT = ["--horizon", "6", "--context", "3"]
 CEM = str(CONFIGS / "policy/cem.yaml")
+PLANNER = "worldmodel.control.planner_controller.PlannerController"
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_discrete_actions(tmp_path: Path, found: list[Imagination]) -> None:
         (["--policy", "no/such.yaml"], "there is no policy file no/such.yaml: configs/policy holds"),
         (["--policy", str(CONFIGS / "policy/cautious.yaml")], "does not say who acts: it has no model.evaluate_with"),
         (["--policy", "{here}/bad.yaml"], "bad.yaml is no YAML"),
-        (["--policy", "{here}/unknown.yaml"], "has no ByPlaner: did you mean ByPlanner"),
+        (["--policy", "{here}/unknown.yaml"], "has no PlanerController: did you mean PlannerController"),
         (["--policy", CEM, "--actions", "x.npy"], "leave out --policy or --actions"),
         (["--actions", "no/such.npy"], "cannot read the actions no/such.npy"),
         (["--actions", "mine.txt"], "its name has to end in .npy or .csv"),
@@ -151,7 +153,7 @@ def test_mistakes(
     (tmp_path / "words.csv").write_text("left,right\n")
     (tmp_path / "empty.npy").touch()
     (tmp_path / "bad.yaml").write_text("model: [")
-    (tmp_path / "unknown.yaml").write_text("model: {evaluate_with: worldmodel.training.acting.ByPlaner}")
+    (tmp_path / "unknown.yaml").write_text(f"model: {{evaluate_with: {PLANNER.replace('Plann', 'Plan')}}}")
     before = files(finished)
     flags = {"--run": str(finished), "--out": str(tmp_path / "dream.png")}
     flags |= dict(zip(given[::2], (x.format(run=finished, here=tmp_path) for x in given[1::2]), strict=True))
@@ -170,8 +172,8 @@ def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_policy_files_say_who_acts() -> None:
-    acting = imagine.read_policy(CEM)
-    assert isinstance(acting, ByPlanner) and acting.planner.horizon == 10
+    planner = read_policy(CEM)(tiny.world_model(), None, ActionSpec(tiny.ACTION, False), False)
+    assert isinstance(planner, PlannerController) and planner.planner.horizon == 10
 
 
 def test_discrete_actions_by_number_or_by_row(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from tests.training.conftest import files
-from worldmodel.control.policies import ActorPolicy
+from worldmodel.control.controller import ActorController
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import run_episodes
 from worldmodel.model.transitions import SharedTrunk
@@ -37,7 +37,7 @@ def test_a_run_is_loaded_and_left_alone(finished: Path) -> None:
 def test_what_is_loaded_acts_as_the_run_did(finished: Path) -> None:
     agent, data = load_run(finished, finished / "checkpoints/last.ckpt")
     policy = agent.policy(explore=False)
-    assert isinstance(policy, ActorPolicy)
+    assert isinstance(policy.controller, ActorController)
     returns = [round(episode.return_, 3) for episode in run_episodes(data.held_out("evaluation"), policy, 2)]
     data.close()
     *_, last = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
@@ -81,7 +81,7 @@ def test_complaints(finished: Path, tmp_path: Path) -> None:
         (finished / "config.yaml").write_text(yaml.safe_dump(config))
         with pytest.raises(UserError, match=message):
             load_run(finished)
-    config["model"]["evaluate_with"] = "worldmodel.training.acting.ByActr"
+    config["model"]["evaluate_with"] = "worldmodel.control.controller.ActrController"
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match="has no ByActr: did you mean ByActor"):
+    with pytest.raises(UserError, match="has no ActrController: did you mean ActorController"):
         load_run(finished)

@@ -18,6 +18,7 @@ import pytest
 
 from tests.training.conftest import CONFIGS, files, words
 from tests.training.forked import Forked
+from worldmodel.control.controller import RandomController
 from worldmodel.insight.player.session import Frame, PlayerSession
 from worldmodel.training import play
 from worldmodel.training.agent import Agent
@@ -58,7 +59,7 @@ def test_the_command_gives_each_tab_a_session_on_held_out_episodes(
     one, other = visited
     names = [episode.name for episode in one.episodes]
     assert names == ["actor 1", "actor 2", "actor 3", "random 1", "random 2", "random 3"]
-    assert [*one.drivers] == ["actor", "planner"]
+    assert [*one.controllers] == ["actor", "planner"]
     for who in ("actor", "planner"):
         assert same(film(one, who), film(other, who))
     frames = film(one, "actor")
@@ -76,8 +77,8 @@ def test_a_policy_file_names_the_planner(finished: Path, visited: list[PlayerSes
     given = ["--run", str(finished), "--port", "0"]
     run(["play", *given, "--policy", str(CONFIGS / "policy/mppi.yaml")])
     run(["play", *given])
-    mppi, default = visited[0].drivers["planner"], visited[2].drivers["planner"]
-    kinds = [type(driver._policy.planner).__name__ for driver in (mppi, default)]  # type: ignore[attr-defined]
+    mppi, default = visited[0].controllers["planner"], visited[2].controllers["planner"]
+    kinds = [type(controller.planner).__name__ for controller in (mppi, default)]  # type: ignore[attr-defined]
     assert kinds == ["MPPI", "CEM"]
 
 
@@ -86,12 +87,12 @@ def test_without_an_actor_the_planner_plays(
 ) -> None:
     def bare(*given: Any, **more: Any) -> tuple[Agent, Experience]:
         agent, data = load_run(*given, **more)
-        agent.actor_critic = None
+        agent.actor_critic, agent.evaluate_with = None, RandomController
         return agent, data
 
     monkeypatch.setattr(play, "load_run", bare)
     run(["play", "--run", str(finished), "--port", "0"])
-    assert [*visited[0].drivers] == ["planner"] and visited[0].episodes[0].name == "planner 1"
+    assert [*visited[0].controllers] == ["planner"] and visited[0].episodes[0].name == "planner 1"
     assert len(film(visited[0], "planner")) == 5
 
 

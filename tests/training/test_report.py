@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import torch
 
 from tests.insight.browser import needs_chromium, opened
 from tests.training.conftest import files
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
 from worldmodel.training import report
-from worldmodel.training.acting import ByPlanner
 from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience
@@ -163,7 +164,8 @@ def test_a_run_without_an_actor_is_driven_by_its_planner(finished: Path, monkeyp
     def bare(*given: Any, **more: Any) -> tuple[Agent, Experience]:
         agent, data = load_run(*given, **more)
         agent.actor_critic = None
-        agent.collect_with = ByPlanner(CEM(horizon=2, candidates=4, elites=2, iterations=1))
+        search = CEM(horizon=2, candidates=4, elites=2, iterations=1)
+        agent.collect_with = partial(PlannerController, planner=search)
         return agent, data
 
     monkeypatch.setattr(report, "load_run", bare)

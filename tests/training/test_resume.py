@@ -18,7 +18,7 @@ from worldmodel.training.cli import run
 COLLECT = "--model.collect_with.init_args"
 PLANNER = [
     *["--policy", f"{CONFIGS}/policy/icem.yaml", f"{COLLECT}.every", "2", f"{COLLECT}.planner.init_args.horizon", "4"],
-    *["--model.evaluate_with", "worldmodel.training.acting.AtRandom"],
+    *["--model.evaluate_with", "worldmodel.control.controller.RandomController"],
 ]
 PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--schedule.prefill", "40"]
 TASKS = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from worldmodel.control.controller import random_action
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments, Step
 from worldmodel.types import ActionSpec, Observation
@@ -28,7 +29,7 @@ class Policy(Protocol):
 
 
 class RandomPolicy:
-    """Uniform in [-1, 1], or a uniform one-hot. Draws from torch's global generator."""
+    """``random_action``, without a model."""
 
     def __init__(self, action: ActionSpec) -> None:
         self._action = action
@@ -37,10 +38,7 @@ class RandomPolicy:
         return None
 
     def __call__(self, observation: Observation, state: None) -> tuple[Tensor, None]:
-        n, size = len(observation.is_first), self._action.size
-        if self._action.discrete:
-            return torch.nn.functional.one_hot(torch.randint(size, (n,)), size).float(), None
-        return torch.rand(n, size) * 2 - 1, None
+        return random_action(self._action, len(observation.is_first)), None
 
 
 class EpisodeSummary(NamedTuple):
@@ -76,7 +74,7 @@ class _Actor:
         return action.detach().float().cpu().numpy()
 
     def _take(self, policy: Policy, n: int) -> None:
-        kind = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        kind = " ".join(type(x).__qualname__ for x in (policy, getattr(policy, "controller", None)))
         if kind == self._kind and self._saved is None:
             return
         initial = policy.initial(n)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from worldmodel.insight.canvas import DREAMT, FAINT, SEEN, Line, Scale, blank, enlarged, font, paste, plot, scale_of
-from worldmodel.insight.futures import Branches, Imagination, beside, branches, following, imagination, in_dream
+from worldmodel.insight.futures import Branches, Imagination, beside, branches, following, imagination
 from worldmodel.insight.plots import COLOURS
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "branches",
     "following",
     "imagination",
-    "in_dream",
     "render_branches",
     "render_film",
     "render_strip",

@@ -5,20 +5,18 @@ Legend: N sequences, T time, H horizon, K members, n branches, A action size, h 
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldmodel.control.imagine import Act, following, imagine
-from worldmodel.experience.collector import Policy
 from worldmodel.insight.dreams import decode, member_dreams
 from worldmodel.insight.rollouts import at_decoder_size
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import LatentState, Observation, SequenceBatch, Trajectory
+from worldmodel.types import LatentState, SequenceBatch, Trajectory
 
 
 class Imagination(NamedTuple):
@@ -49,44 +47,6 @@ class Branches(NamedTuple):
     doubt: np.ndarray  # (n, H) epistemic, in multiples of the usual
 
 
-def in_dream(policy: Policy, world_model: WorldModel) -> Act:
-    """A policy that acts in a dream: where it would filter an image, it is given the state. It begins anew.
-
-    Args:
-        policy: if it sees with a ``world_model``, then by that one's ``filter``, as actors and planners do.
-        world_model: who dreams.
-    """
-    own, eyes = copy(policy), _Eyes(world_model)
-    if hasattr(own, "world_model"):
-        own.world_model = eyes
-    memory: list[Any] = []
-
-    def act(state: LatentState) -> Tensor:
-        eyes.state, count = state, len(state.deter)
-        first = torch.full((count,), not memory)
-        unseen = torch.zeros(count, 3, 1, 1, dtype=torch.uint8)
-        action, after = own(Observation(unseen, first), memory.pop() if memory else own.initial(count))
-        memory.append(after)
-        return action.to(state.deter)
-
-    return act
-
-
-class _Eyes:
-    """A world model whose filter has seen already."""
-
-    state: LatentState
-
-    def __init__(self, world_model: WorldModel) -> None:
-        self._world_model = world_model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._world_model, name)
-
-    def filter(self, *_: Any, **__: Any) -> LatentState:
-        return self.state
-
-
 @torch.no_grad()
 def imagination(
     world_model: WorldModel,
@@ -105,7 +65,7 @@ def imagination(
         batch: real sequences (N, T).
         context: records that are seen, at least 1.
         horizon: H records that are dreamt; what the sequences have after the context if None.
-        act: who acts in the dream, ``in_dream`` of a policy or ``following`` actions; nothing is known of the truth
+        act: who acts in the dream, ``acting`` of a controller or ``following`` actions; nothing is known of the truth
             then, until ``beside`` adds it. The real actions if None.
         members: let every member dream as well.
 
@@ -180,7 +140,7 @@ def branches(
     Args:
         world_model: who dreams.
         start: (1, ...) where all begin.
-        act: who acts in all n at once: an actor's draws, a policy ``in_dream``, or ``following`` actions (n, H, A).
+        act: who acts in all n at once: ``acting`` of a controller, or ``following`` actions (n, H, A).
         n: how many.
         horizon: H steps.
         choice: which member a future follows; the mixture if None.

@@ -10,10 +10,9 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from worldmodel.control.actor_critic import ActorCritic
+from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Policy
 from worldmodel.model.world_model import Metrics, WorldModel
-from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.optimizer import Optimizer
 from worldmodel.types import ActionSpec, SequenceBatch
 
@@ -52,8 +51,8 @@ class Agent(nn.Module):
         actor_critic: Callable[[ActionSpec, int], ActorCritic] | None,
         weights: dict[str, float] | None = None,
         compile: bool = False,
-        collect_with: Acting | None = None,
-        evaluate_with: Acting | None = None,
+        collect_with: MakeController | None = None,
+        evaluate_with: MakeController | None = None,
         optimizer: Optimizer | None = None,
     ) -> None:
         super().__init__()
@@ -67,9 +66,9 @@ class Agent(nn.Module):
         self.weights = known | (weights or {})
         self.optimizer = optimizer or Optimizer()
         self._losses = torch.compile(self.losses) if compile else self.losses
-        self.collect_with, self.evaluate_with = collect_with or ByActor(), evaluate_with or ByActor()
-        for acting in (self.collect_with, self.evaluate_with):
-            acting.check(self.world_model, self.actor_critic, action)
+        self.collect_with, self.evaluate_with = collect_with or ActorController, evaluate_with or ActorController
+        for explore in (True, False):
+            self.controller(explore).check()
 
     @property
     def updates(self) -> int:
@@ -95,10 +94,19 @@ class Agent(nn.Module):
         }
         return parts | ({"pretrained": pretrained} if pretrained else {})
 
-    def policy(self, explore: bool) -> Policy:
-        """Who acts, to collect with (``explore``) or to evaluate."""
-        acting = self.collect_with if explore else self.evaluate_with
-        return acting.policy(self.world_model, self.actor_critic, self.action, explore)
+    def controller(self, explore: bool, make: MakeController | None = None) -> Controller:
+        """Who acts, to collect with (``explore``) or to evaluate: ``make``'s, or those that the config names.
+
+        Raises:
+            UserError: it needs an actor and there is none.
+            ValueError: its settings do not go together.
+        """
+        make = make or (self.collect_with if explore else self.evaluate_with)
+        return make(self.world_model, self.actor_critic, self.action, explore)
+
+    def policy(self, explore: bool) -> LatentPolicy:
+        """The same, in real environments."""
+        return LatentPolicy(self.controller(explore))
 
     def setup(self, fabric: Fabric | None = None) -> Agent:
         """Get ready for updates, on a device, at a precision, beside other ranks; on the CPU alone if None."""

@@ -51,7 +51,7 @@ def evaluate(world: World, episodes: int, purpose: str = "evaluation") -> Evalua
 
 def record(folder: RunFolder, world: World, found: Evaluation, seconds: float, purpose: str = "evaluation") -> None:
     """A line in ``evaluations.jsonl``, and a film of an episode; on the first rank."""
-    policy = world.agent.evaluate_with.name(world.agent.actor_critic)
+    policy = world.agent.controller(explore=False).name
     frames_seen = world.frames
     if not world.fabric.is_global_zero:
         return

@@ -168,5 +168,5 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
         data.close()
     if fabric.is_global_zero:
         spread = float(torch.tensor(found.returns).std(unbiased=False))
-        policy = world.agent.evaluate_with.name(world.agent.actor_critic)
+        policy = world.agent.controller(explore=False).name
         print(f"{policy}: return {found.mean:.1f} +- {spread:.1f} over {len(found.returns)} episodes", flush=True)

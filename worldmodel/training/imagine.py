@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Policy
 from worldmodel.experience.vector import Environments, Step
-from worldmodel.insight.film import Imagination, beside, imagination, in_dream, render_film, render_strip
+from worldmodel.insight.film import Imagination, beside, imagination, render_film, render_strip
 from worldmodel.insight.video import write_gif, write_mp4
-from worldmodel.training.acting import Acting, ByActor
+from worldmodel.training.acting import read_policy
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
-from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.settings import reason
 from worldmodel.types import ActionSpec, Observation, SequenceBatch
@@ -82,8 +81,8 @@ def imagine(
     agent, data = load_run(run, checkpoint, environments=sequences)
     try:
         with own_randomness(seed):
-            own = _policy(ByActor() if agent.actor_critic is not None else agent.collect_with, agent)
-            dreamer = _policy(other, agent) if other else own
+            own = _controller(agent, ActorController if agent.actor_critic is not None else agent.collect_with)
+            dreamer = _controller(agent, other) if other else own
             given = None if actions is None else read_actions(actions, agent.action, horizon)
             if given is not None:
                 given = given[None].repeat(sequences, 0)
@@ -140,8 +139,8 @@ class Episodes:
 def _found(
     agent: Agent,
     real: Episodes,
-    own: Policy,
-    dreamer: Policy | None,
+    own: Controller,
+    dreamer: Controller | None,
     given: np.ndarray | None,
     context: int,
     horizon: int,
@@ -149,13 +148,14 @@ def _found(
 ) -> Imagination:
     """Dreams of what the dreamer does, or of given actions (N, H, A), or of what the run's own policy really does."""
     model = agent.world_model
-    real.follow(own, context - 1)
+    policy = LatentPolicy(own)
+    real.follow(policy, context - 1)
     if dreamer is not None:
-        dreamt = imagination(model, real.batch(), context, horizon, in_dream(dreamer, model), members)
+        dreamt = imagination(model, real.batch(), context, horizon, dreamer.acting(), members)
         real.take(dreamt.action[:, context:])
         return beside(model, dreamt, _whole(real.batch(), context))
     if given is None:
-        real.follow(own, horizon)
+        real.follow(policy, horizon)
     else:
         real.take(given)
     return imagination(model, _whole(real.batch(), context), context, members=members)
@@ -173,30 +173,6 @@ def _whole(batch: SequenceBatch, context: int) -> SequenceBatch:
             f"{total}, and an episode here has {last}"
         )
     return batch
-
-
-def read_policy(path: str | Path) -> Acting:
-    """Who acts, by a config file such as configs/policy/cem.yaml: what it gives as ``model.evaluate_with``.
-
-    Raises:
-        UserError: there is no such file, or it does not say who acts.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"there is no policy file {path}: configs/policy holds those that are shipped")
-    try:
-        held = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as cause:
-        raise UserError(f"the policy file {path} is no YAML: {' '.join(str(cause).split())}") from cause
-    model = held.get("model") if isinstance(held, dict) else None
-    if not isinstance(model, dict) or not model.get("evaluate_with"):
-        raise UserError(f"the policy file {path} does not say who acts: it has no model.evaluate_with")
-    parser = Parser()
-    parser.add_subclass_arguments(Acting, "model.evaluate_with")
-    try:
-        chosen = parser.parse_object({"model": {"evaluate_with": model["evaluate_with"]}})
-        return parser.instantiate_classes(chosen).model.evaluate_with
-    except ValueError as cause:
-        raise UserError(reason(cause)) from cause
 
 
 def read_actions(path: str | Path, action: ActionSpec, horizon: int | None = None) -> np.ndarray:
@@ -234,14 +210,15 @@ def read_actions(path: str | Path, action: ActionSpec, horizon: int | None = Non
     return rows[:horizon]
 
 
-def _policy(acting: Acting, agent: Agent) -> Policy:
+def _controller(agent: Agent, make: MakeController) -> Controller:
     """Who acts in evaluations of this agent.
 
     Raises:
         UserError: it cannot act here.
     """
     try:
-        acting.check(agent.world_model, agent.actor_critic, agent.action)
+        controller = agent.controller(False, make)
+        controller.check()
     except ValueError as cause:
         raise UserError(reason(cause)) from cause
-    return acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
+    return controller

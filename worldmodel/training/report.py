@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel.control.controller import ActorController, Controller, LatentPolicy
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
@@ -17,8 +18,6 @@ from worldmodel.insight.film import imagination
 from worldmodel.insight.page import write_html
 from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
-from worldmodel.training.acting import Acting, ByActor
-from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
@@ -59,10 +58,10 @@ def report(
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     agent, data = load_run(run, checkpoint, environments=1)  # with more, short episodes would be favoured
-    acting: Acting = ByActor() if agent.actor_critic is not None else agent.collect_with
+    acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            batch = windows(_collect(agent, data, acting, Path(directory), episodes), context, horizon)
+            batch = windows(_collect(data, acts, Path(directory), episodes), context, horizon)
     finally:
         data.close()
     fit = batch.episode[:, 0] % 2 == 0
@@ -74,7 +73,7 @@ def report(
         rollout = open_loop(agent.world_model, _spread(batch, 3), context)
         film = imagination(agent.world_model, _spread(batch, 2), context)
     held_out = {
-        "held-out episodes": f"{episodes}, half by {acting.name(agent.actor_critic)} and half at random",
+        "held-out episodes": f"{episodes}, half by {acts.name} and half at random",
         "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
         "a sequence": f"{context} records seen, {horizon} dreamt",
     }
@@ -123,13 +122,12 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
     return SequenceBatch(**tensors, episode=torch.tensor(episode).unsqueeze(1).repeat(1, length))
 
 
-def _collect(agent: Agent, data: Experience, acting: Acting, directory: Path, episodes: int) -> Replay:
+def _collect(data: Experience, controller: Controller, directory: Path, episodes: int) -> Replay:
     """Held-out episodes: first those of who acts, then those at random."""
     environments = data.held_out("report")
     replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
     collector = Collector(environments, replay)
-    explores = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=True)
-    for policy, until in ((explores, episodes // 2), (RandomPolicy(agent.action), episodes)):
+    for policy, until in ((LatentPolicy(controller), episodes // 2), (RandomPolicy(controller.action), episodes)):
         while collector.episodes < until:
             collector.collect(policy, 1)
     return replay

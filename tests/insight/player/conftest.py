@@ -15,11 +15,11 @@ import torch
 
 from tests import tiny
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
-from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.controller import ActorController
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.player.drivers import ActorDriver, PlannerDriver
 from worldmodel.insight.player.reality import Reality
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
@@ -61,12 +61,14 @@ def make_session(
     actor_critic = ActorCritic(spec, model.feature_size, ThroughModel(), Mixture(), width=16)
     torch.nn.init.normal_(actor_critic.actor.net[-1].weight)
     planner = CEM(horizon=3, candidates=8, elites=2, iterations=2)
-    drivers = {
-        "actor": ActorDriver(actor_critic.actor),
-        "planner": PlannerDriver(PlannerPolicy(model, planner, spec, explore=False, actor_critic=actor_critic)),
+    controllers = {
+        "actor": ActorController(model, actor_critic, spec, explore=False),
+        "planner": PlannerController(model, actor_critic, spec, False, planner=planner),
     }
     episodes = [real.record(RandomPolicy(spec), f"random {n}") for n in (1, 2)]
-    return PlayerSession(model, spec, episodes, **{"drivers": drivers, "reality": real, "seed": seed, **settings})
+    return PlayerSession(
+        model, spec, episodes, **{"controllers": controllers, "reality": real, "seed": seed, **settings}
+    )
 
 
 @contextmanager

@@ -6,14 +6,12 @@ import torch
 
 from tests import tiny
 from tests.insight.player.conftest import CHOICES, make_session, parted, reality
+from worldmodel.control.controller import ActorController
 from worldmodel.control.imagine import imagine
-from worldmodel.control.planner_policy import PlannerPolicy
-from worldmodel.control.planners.cem import CEM
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import InProcess
 from worldmodel.insight.dreams import pixel_disagreement
-from worldmodel.insight.player.drivers import ActorDriver, PlannerDriver
 from worldmodel.insight.player.reality import Reality, from_replay
 from worldmodel.insight.player.session import Frame, PlayerSession
 from worldmodel.model.bayesian import DropoutTransition
@@ -112,30 +110,27 @@ def test_the_actor_drives_by_its_mode_and_discrete_actions_are_one_hot() -> None
     session.reset(0, 2)
     assert session.step([0.1, 0.0, 0.7, 0.2, 0.0]).action.tolist() == [0, 0, 1, 0, 0]
     session.drive("actor")
-    actor = session.drivers["actor"]
-    assert isinstance(actor, ActorDriver) and session._state is not None
-    wanted = actor._actor.mode(session._state.feature)[0]
+    actor = session.controllers["actor"]
+    assert isinstance(actor, ActorController) and session._state is not None
+    wanted = actor.actor.mode(session._state.feature)[0]
     frame = session.step()
     assert frame.driver == "actor" and frame.action.tolist() == wanted.tolist()
     assert frame.truth is not None
 
 
-def test_the_planner_is_the_policy_s_own_from_the_dreamt_state() -> None:
-    model, spec = parted(), ActionSpec(2, False)
-    policy = PlannerPolicy(model, CEM(horizon=4, candidates=8, elites=2), spec, explore=False, every=2, keep=1)
-    state = model.rssm.initial(1)
-    driver = PlannerDriver(policy)
-    for _ in range(2):  # beginning anew forgets the plan
-        driver.begin()
-        torch.manual_seed(1)
-        first, second, third = (driver.act(state) for _ in range(3))
-        torch.manual_seed(1)
-        start = policy.initial(1)
-        made = policy.plan(state, start.plan, start.kept[:, :0])
-        assert torch.equal(first, made.action) and torch.equal(second, made.mean[:, 1])  # followed for two steps
-        left = torch.cat([made.mean[:, 2:], torch.zeros(1, 2, 2)], 1)
-        elites = torch.cat([made.elites[:, :1, 2:], torch.zeros(1, 1, 2, 2)], 2)
-        assert torch.equal(third, policy.plan(state, left, elites).action)
+def test_the_planner_plans_from_the_dreamt_state_and_a_reset_forgets_its_plan() -> None:
+    session = make_session()
+    planner = session.controllers["planner"]
+    session.drive("planner")
+    for _ in range(2):
+        session.reset(0, 4)
+        state, draws = session._state, session._random
+        assert state is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(draws)
+            wanted, memory = planner.act(state, planner.initial(1))
+        assert session.step().action.tolist() == wanted[0].tolist()
+        assert all(torch.equal(a, b) for a, b in zip(session._memory, memory, strict=True)) and memory.plan.any()
 
 
 def test_what_is_drawn_is_the_session_s_own() -> None:
@@ -213,8 +208,8 @@ def test_mistakes() -> None:
         PlayerSession(model, ActionSpec(3, False), episodes)
     with pytest.raises(ValueError, match="context must be at least 1"):
         PlayerSession(model, spec, episodes, context=0)
-    with pytest.raises(ValueError, match="no driver can be called 'me'"):
-        PlayerSession(model, spec, episodes, {"me": session.drivers["actor"]})
+    with pytest.raises(ValueError, match="no controller can be called 'me'"):
+        PlayerSession(model, spec, episodes, {"me": session.controllers["actor"]})
     with pytest.raises(ValueError, match="reality is one environment, got 2"):
         Reality(InProcess("worldmodel.experience.toy:PointReach", 2, size=tiny.SIZE))
     with pytest.raises(ValueError, match="cannot be played again"):

@@ -49,7 +49,7 @@ def _setup(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
     content = {
         "type": "setup",
         "action": session.action._asdict(),
-        "drivers": [ME, *session.drivers],
+        "drivers": [ME, *session.controllers],
         "episodes": episodes,
         "strong": _number(session.strong),
     }

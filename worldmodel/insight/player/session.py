@@ -8,16 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
 from worldmodel.insight.dreams import picture
-from worldmodel.insight.player.drivers import Driver
 from worldmodel.insight.player.reality import Reality, Recorded
 from worldmodel.model.rssm import Filtered
 from worldmodel.model.world_model import WorldModel
@@ -57,13 +57,13 @@ class PlayerSession:
         world_model: who dreams.
         action: what an action is.
         episodes: real ones, to begin in.
-        drivers: who else can drive, by name.
+        controllers: who else can drive, by name.
         reality: the simulator that the episodes were played in; no truth if None.
         context: records, at most, that are seen before a dream.
         seed: of what is drawn.
 
     Raises:
-        ValueError: there is no episode, or one is too short or of other actions; a driver is called ``me``; or the
+        ValueError: there is no episode, or one is too short or of other actions; a controller is called ``me``; or the
             context is below 1.
     """
 
@@ -72,7 +72,7 @@ class PlayerSession:
         world_model: WorldModel,
         action: ActionSpec,
         episodes: Sequence[Recorded],
-        drivers: Mapping[str, Driver] | None = None,
+        controllers: Mapping[str, Controller] | None = None,
         reality: Reality | None = None,
         context: int = 50,
         seed: int = 0,
@@ -85,15 +85,16 @@ class PlayerSession:
                 raise ValueError(f"episode {episode.name!r}: actions must be {wanted}, got {episode.action.shape}")
         if context < 1:
             raise ValueError(f"context must be at least 1, got {context}")
-        if ME in (drivers or {}):
-            raise ValueError(f"no driver can be called {ME!r}: that is the person at the keys")
-        self.action, self.episodes, self.drivers = action, list(episodes), dict(drivers or {})
+        if ME in (controllers or {}):
+            raise ValueError(f"no controller can be called {ME!r}: that is the person at the keys")
+        self.action, self.episodes, self.controllers = action, list(episodes), dict(controllers or {})
         self.driver = ME
         self._world_model, self._reality, self._context = world_model, reality, context
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None
         self._drawn: dict[str, Tensor] = {}  # members of this dream
         self._beside: Reality | None = None  # of this dream
+        self._memory: Any = None  # the controller's
         self._steps = 0
         self.strong = _STRONG * self._usual_spread() or 1.0
 
@@ -126,12 +127,12 @@ class PlayerSession:
         return self._frame(expected, chosen.action[record], "record", truth, reward, False)
 
     def drive(self, who: str) -> None:
-        """Hand over to ``me`` or to one of ``drivers``.
+        """Hand over to ``me`` or to one of ``controllers``.
 
         Raises:
             ValueError: there is nobody of this name.
         """
-        names = [ME, *self.drivers]
+        names = [ME, *self.controllers]
         if who not in names:
             near = difflib.get_close_matches(who, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names)}"
@@ -146,7 +147,7 @@ class PlayerSession:
 
         Args:
             action: (A,) numbers, clipped to [-1, 1]; when discrete the largest is chosen. Only for who drives as
-                ``me``; other drivers choose for themselves.
+                ``me``; others choose for themselves.
 
         Raises:
             ValueError: nothing was reset yet, or the action is missing, of another size, or not finite.
@@ -158,7 +159,7 @@ class PlayerSession:
             chosen = bound(self._given(action), self.action)
         else:
             with self._own_draws():
-                chosen = self.drivers[self.driver].act(self._state)
+                chosen, self._memory = self.controllers[self.driver].act(self._state, self._memory)
         rssm = self._world_model.rssm
         rssm.transition.hold(self._drawn)
         deter, prior = rssm.img_step(self._state, chosen)
@@ -232,8 +233,7 @@ class PlayerSession:
         )  # fmt: skip
 
     def _forget(self) -> None:
-        if self.driver in self.drivers:
-            self.drivers[self.driver].begin()
+        self._memory = self.controllers[self.driver].initial(1) if self.driver in self.controllers else None
 
     @contextmanager
     def _own_draws(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
-"""Model-predictive control of real environments. Legend: N environments, H horizon, A action, E kept sequences."""
+"""Model-predictive control. Legend: N environments, H horizon, A action, E elites that are kept."""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import torch
@@ -11,40 +12,40 @@ from torch.nn import functional as F
 
 from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.control.actors import Actor
+from worldmodel.control.controller import Controller
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Planner, bound
 from worldmodel.control.trust import Always
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import ActionSpec, LatentState, Observation, Plan
+from worldmodel.types import ActionSpec, LatentState, Plan
 
 
-class Pursuit(NamedTuple):
-    """What a planning policy remembers between two moments."""
+class PlannerState(NamedTuple):
+    """What a planning controller remembers between two moments."""
 
-    latent: LatentState  # (N, ...)
-    action: Tensor  # (N, A) the last one
     plan: Tensor  # (N, H, A) what is left of the last plan, from now on
-    kept: Tensor  # (N, E, H, A) what is left of its best sequences
-    age: Tensor  # (N,) int64 steps since it was made
+    elites: Tensor  # (N, E, H, A) what is left of its best sequences
+    left: Tensor  # (N,) int64 steps that the plan is still followed; 0: plan anew
 
 
-class PlannerPolicy:
-    """Filter the images, plan, take the first step of the plan.
+class PlannerController(Controller):
+    """Plan, and take the first step of the plan. An actor, where there is one, proposes sequences; a critic, where
+    there is one, says what lies beyond the horizon.
 
     Args:
-        world_model, planner: what to see with, and what to plan with.
-        action: what an action is.
-        explore: draw latents and disturb actions (to collect), or take the most likely ones (to evaluate).
-        actor_critic: its actor proposes sequences, its critic says what the end of one is worth; neither if None.
+        world_model, actor_critic, action: see Controller.
+        explore: disturb actions with noise (to collect).
+        planner: searches sequences of actions. Where there is a critic, with the critic's discount.
         proposals: imagined rollouts of the actor that are offered to the planner: one of its modes, the rest drawn.
-        value: ask the critic.
+        value: ask the critic what the end of a sequence is worth.
         noise: deviation of the noise on an explored action; for discrete ones the share that is random.
         every: plan anew after this many steps, and follow the plan in between.
         warm: begin where the last plan left off.
         keep: best sequences of the last plan that are offered again, E.
-        choice: which ensemble member a rollout follows; the mixture if None.
+        choice: which ensemble member an imagined rollout follows; the mixture if None.
+        label: begins the name in records; the planner's own if None.
 
     Raises:
         ValueError: ``every`` is below 1 or beyond the planner's horizon, or a number is negative.
@@ -53,10 +54,10 @@ class PlannerPolicy:
     def __init__(
         self,
         world_model: WorldModel,
-        planner: Planner,
+        actor_critic: ActorCritic | None,
         action: ActionSpec,
         explore: bool,
-        actor_critic: ActorCritic | None = None,
+        planner: Planner,
         proposals: int = 8,
         value: bool = True,
         noise: float = 0.3,
@@ -64,64 +65,69 @@ class PlannerPolicy:
         warm: bool = True,
         keep: int = 0,
         choice: MemberChoice | None = None,
+        label: str | None = None,
     ) -> None:
+        super().__init__(world_model, actor_critic, action, explore)
         if not 1 <= every <= planner.horizon:
             raise ValueError(f"a plan of {planner.horizon} steps cannot be made anew every {every}")
         if proposals < 0 or noise < 0 or keep < 0:
             raise ValueError(f"proposals, noise and keep cannot be negative, got {proposals}, {noise} and {keep}")
-        self.world_model, self.planner, self.action, self.explore = world_model, planner, action, explore
+        if actor_critic is not None:
+            planner.discount = actor_critic.discount
+        self.planner = planner
         self.actor = actor_critic.actor if actor_critic is not None and proposals else None
         self.critic = actor_critic.critic if actor_critic is not None and value else None
         self.proposals, self.noise, self.every, self.warm, self.keep = proposals, noise, every, warm, keep
         self.choice = choice or Mixture()
         doubt = planner.uncertainty_weight != 0 or not isinstance(planner.trust, Always)
         self.dynamics = LatentDynamics(world_model, self.critic, self.choice, doubt=doubt)
+        own = type(planner).__name__.removesuffix("Planner")
+        self.label = label or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", own).lower()
 
-    def initial(self, n: int) -> Pursuit:
-        latent = self.world_model.rssm.initial(n)
-        action = latent.deter.new_zeros(n, self.action.size)
-        plan = action.new_zeros(n, self.planner.horizon, self.action.size)
-        kept = plan.new_zeros(n, self.keep, *plan.shape[1:])
-        return Pursuit(latent, action, plan, kept, torch.zeros(n, dtype=torch.int64, device=action.device))
+    @property
+    def name(self) -> str:
+        """Such as ``mppi+actor+value``: the planner, and what of the actor-critic it makes use of."""
+        return self.label + "+actor" * (self.actor is not None) + "+value" * (self.critic is not None)
+
+    def initial(self, n: int) -> PlannerState:
+        zeros = self.world_model.rssm.from_stoch.weight.new_zeros
+        sequence = (self.planner.horizon, self.action.size)
+        left = zeros(n, dtype=torch.int64)
+        return PlannerState(zeros(n, *sequence), zeros(n, self.keep, *sequence), left)
 
     @torch.no_grad()
-    def __call__(self, observation: Observation, state: Pursuit) -> tuple[Tensor, Pursuit]:
-        device = state.action.device
-        observation = observation.map(lambda x: x.to(device))
-        latent = self.world_model.filter(observation, state.action, state.latent, mode=not self.explore)
-        known = (~observation.is_first).to(state.plan.dtype)
-        plan, kept = state.plan * known[:, None, None], state.kept * known[:, None, None, None]
+    def act(self, state: LatentState, memory: PlannerState) -> tuple[Tensor, PlannerState]:
+        plan, elites, due = memory.plan.clone(), memory.elites.clone(), memory.left == 0
         action = bound(plan[:, 0], self.action)
-        due = observation.is_first | (state.age >= self.every)
         if due.any():  # those that are not follow their plans, whatever the others do
-            made = self.plan(LatentState(*(x[due] for x in latent)), plan[due], kept[due])
-            action[due], plan[due], kept[due] = made.action, made.mean, self._best(made)
-        age = torch.where(due, 0, state.age) + 1
+            made = self.plan(state.map(lambda x: x[due]), plan[due], elites[due])
+            action[due], plan[due], elites[due] = made.action, made.mean, self._best(made)
+        left = torch.where(due, self.every, memory.left) - 1
         if self.explore:
             action = self._disturb(action)
-        return action, Pursuit(latent, action, later(plan), later(kept), age)
+        return action, PlannerState(_later(plan), _later(elites), left)
 
-    def plan(self, latent: LatentState, plan: Tensor, kept: Tensor) -> Plan:
+    def plan(self, state: LatentState, plan: Tensor, elites: Tensor) -> Plan:
         """Plan from B states (B, ...), given what is left of their last plans (B, H, A) and best sequences.
 
         Raises:
             ValueError: the planner cannot plan actions of this kind.
         """
-        offered = kept if self.actor is None else torch.cat([kept, self._propose(self.actor, latent)], 1)
+        offered = elites if self.actor is None else torch.cat([elites, self._propose(self.actor, state)], 1)
         modules = (self.world_model, self.critic) if self.critic is not None else (self.world_model,)
         with frozen(*modules):  # gradients are for the actions only
             return self.planner.plan(
                 self.dynamics,
-                latent.feature.to(plan.dtype),
+                state.feature.to(plan.dtype),
                 self.action,
                 warm=plan if self.warm else None,
                 proposals=offered if offered.shape[1] else None,
             )
 
-    def _propose(self, actor: Actor, latent: LatentState) -> Tensor:
+    def _propose(self, actor: Actor, state: LatentState) -> Tensor:
         """Sequences (B, N, H, A) that the actor imagines: the first of its modes, the others drawn."""
         count = self.proposals
-        start = LatentState(*(repeat(x, "b ... -> (b n) ...", n=count) for x in latent))
+        start = state.map(lambda x: repeat(x, "b ... -> (b n) ...", n=count))
         surest = torch.arange(len(start.deter), device=start.deter.device).unsqueeze(1) % count == 0
 
         def act(state: LatentState) -> Tensor:
@@ -144,6 +150,6 @@ class PlannerPolicy:
         return torch.where(random, F.one_hot(other, self.action.size).to(action.dtype), action)
 
 
-def later(sequences: Tensor) -> Tensor:
+def _later(sequences: Tensor) -> Tensor:
     """Sequences (*B, H, A) one step later, with zeros at the end."""
     return F.pad(sequences[..., 1:, :], (0, 0, 0, 1))

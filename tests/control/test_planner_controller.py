@@ -7,7 +7,8 @@ from torch.utils import _pytree as pytree
 
 from tests import tiny
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
-from worldmodel.control.planner_policy import PlannerPolicy
+from worldmodel.control.controller import LatentPolicy
+from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.base import Dynamics, Planner
 from worldmodel.model.transitions import Mixture
 from worldmodel.types import ActionSpec, Observation, Plan, SequenceBatch
@@ -56,11 +57,11 @@ def actor_critic(feature_size: int, spec: ActionSpec = SPEC) -> ActorCritic:
     return made
 
 
-def policy(planner: Planner, explore: bool = False, spec: ActionSpec = SPEC, **settings: object) -> PlannerPolicy:
-    return PlannerPolicy(tiny.world_model(), planner, spec, explore, **settings)
+def policy(planner: Planner, explore: bool = False, spec: ActionSpec = SPEC, **settings: object) -> LatentPolicy:
+    return LatentPolicy(PlannerController(tiny.world_model(), None, spec, explore, planner=planner, **settings))
 
 
-def act(policy: PlannerPolicy, data: SequenceBatch) -> Tensor:
+def act(policy: LatentPolicy, data: SequenceBatch) -> Tensor:
     """The policy's actions, (N, T, A), on images that were seen already."""
     memory, actions = policy.initial(len(data.image)), []
     for t in range(data.image.shape[1]):
@@ -130,8 +131,8 @@ def test_a_plan_is_followed_until_the_next() -> None:
 def test_the_actor_proposes() -> None:
     model, planner = tiny.world_model(), Told()
     control = actor_critic(model.feature_size)
-    chosen = PlannerPolicy(model, planner, SPEC, False, control, proposals=3, keep=2)
-    act(chosen, tiny.batch(N, 2))
+    chosen = PlannerController(model, control, SPEC, False, planner=planner, proposals=3, keep=2)
+    act(LatentPolicy(chosen), tiny.batch(N, 2))
     for state, _, proposals in planner.asked:
         assert proposals.shape == (N, 2 + 3, H, tiny.ACTION) and proposals.abs().max() <= 1
         torch.testing.assert_close(proposals[:, 2, 0], control.actor.mode(state))
@@ -143,7 +144,8 @@ def test_the_actor_proposes() -> None:
 def test_the_critic_values_the_end_if_asked() -> None:
     model = tiny.world_model()
     control, state = actor_critic(model.feature_size), torch.randn(N, model.feature_size)
-    asked, not_asked = (PlannerPolicy(model, Told(), SPEC, False, control, value=v).dynamics for v in (True, False))
+    both = (PlannerController(model, control, SPEC, False, planner=Told(), value=v) for v in (True, False))
+    asked, not_asked = (x.dynamics for x in both)
     assert torch.equal(asked.value(state), control.critic(state)) and not not_asked.value(state).any()
 
 
@@ -184,7 +186,7 @@ def test_plans_of_discrete_actions_are_followed_one_hot() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     model = tiny.world_model()
     control = actor_critic(model.feature_size)
-    chosen = PlannerPolicy(model, Told(climbs=True), SPEC, True, control)
+    chosen = LatentPolicy(PlannerController(model, control, SPEC, True, planner=Told(climbs=True)))
     act(chosen, tiny.batch(N, 2))
     modules = (model, control.critic.net)
     assert all(p.grad is None and p.requires_grad for module in modules for p in module.parameters())
@@ -204,3 +206,15 @@ def test_the_first_memory_draws_nothing_and_has_a_row_for_each() -> None:
 def test_numbers_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"made anew|cannot be negative"):
         policy(Told(), **wrong)
+
+
+def test_in_a_rollout_it_remembers_as_a_policy_does() -> None:
+    chosen = policy(Told(), every=2, keep=1).controller
+    memory, state, wanted = chosen.initial(N), tiny.world_model().observe(tiny.batch(N, 5)).state, []
+    for t in range(5):
+        action, memory = chosen.act(state.map(lambda x, t=t: x[:, t]), memory)
+        wanted.append(action)
+    for _ in range(2):  # each rollout begins anew
+        act = chosen.acting()
+        for t in range(5):
+            assert torch.equal(act(state.map(lambda x, t=t: x[:, t])), wanted[t])

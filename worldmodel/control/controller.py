@@ -1,0 +1,150 @@
+"""Who acts in latent states, be they filtered from images or imagined. Legend: N environments, A action size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from worldmodel.control.actor_critic import ActorCritic
+from worldmodel.control.imagine import Act
+from worldmodel.errors import UserError
+from worldmodel.model.world_model import WorldModel
+from worldmodel.types import ActionSpec, LatentState, Observation
+
+
+class Controller(ABC):
+    """Chooses actions from latent states and a memory of its own.
+
+    Args:
+        world_model: whose latents they are.
+        actor_critic: None where there is none.
+        action: what an action is.
+        explore: draw actions (to collect), or take the most likely ones (to evaluate).
+
+    Raises:
+        UserError: it needs an actor and there is none.
+        ValueError: its settings do not go together.
+    """
+
+    blind = False  # acts without looking at the state, so that a policy need not filter
+
+    def __init__(
+        self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec, explore: bool
+    ) -> None:
+        self.world_model, self.actor_critic, self.action, self.explore = world_model, actor_critic, action, explore
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Under which evaluations are recorded."""
+
+    def initial(self, n: int) -> Any:
+        """The memory before the first state: a pytree of tensors, batch first, that are zero. Draws nothing."""
+        return ()
+
+    @abstractmethod
+    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
+        """The action (N, A), one-hot when discrete, in states (N, ...), and the memory after it."""
+
+    def acting(self) -> Act:
+        """Actions of the state alone, for ``imagine``: the memory is kept inside, and begins anew."""
+        memory: list[Any] = []
+
+        def act(state: LatentState) -> Tensor:
+            action, after = self.act(state, memory.pop() if memory else self.initial(len(state.deter)))
+            memory.append(after)
+            return action
+
+        return act
+
+    def check(self) -> None:
+        """Find out before anything starts whether it can act. Leaves torch's generator as it is.
+
+        Raises:
+            UserError, ValueError: it cannot.
+        """
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            self.act(self.world_model.rssm.initial(1), self.initial(1))
+
+
+MakeController = Callable[[WorldModel, ActorCritic | None, ActionSpec, bool], Controller]
+
+
+class ActorController(Controller):
+    """The actor: draws to explore, its mode otherwise."""
+
+    def __init__(
+        self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec, explore: bool
+    ) -> None:
+        super().__init__(world_model, actor_critic, action, explore)
+        if actor_critic is None:
+            raise UserError(
+                "this run has no actor: give model.evaluate_with and model.collect_with a planner, "
+                "such as --policy configs/policy/cem.yaml"
+            )
+        self.actor = actor_critic.actor
+
+    @property
+    def name(self) -> str:
+        return "actor"
+
+    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
+        actor, feature = self.actor, state.feature
+        return actor.bound(actor.sample(feature)) if self.explore else actor.mode(feature), memory
+
+
+class RandomController(Controller):
+    """Uniform actions, from torch's global generator."""
+
+    blind = True
+
+    @property
+    def name(self) -> str:
+        return "random"
+
+    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
+        return random_action(self.action, len(state.deter)).to(state.deter), memory
+
+
+def random_action(action: ActionSpec, n: int) -> Tensor:
+    """Actions (n, A), uniform in [-1, 1], or a uniform one-hot. Draws from torch's global generator."""
+    if action.discrete:
+        return F.one_hot(torch.randint(action.size, (n,)), action.size).float()
+    return torch.rand(n, action.size) * 2 - 1
+
+
+class PolicyState(NamedTuple):
+    """What a policy remembers between two moments."""
+
+    latent: LatentState  # (N, ...)
+    action: Tensor  # (N, A) the last one
+    memory: Any  # the controller's
+
+
+class LatentPolicy:
+    """Acts in real environments: filters the images, then asks the controller."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller, self.world_model = controller, controller.world_model
+
+    def initial(self, n: int) -> PolicyState:
+        """Zeros, (n, ...)."""
+        latent = self.world_model.rssm.initial(n)
+        return PolicyState(latent, latent.deter.new_zeros(n, self.controller.action.size), self.controller.initial(n))
+
+    @torch.no_grad()
+    def __call__(self, observation: Observation, state: PolicyState) -> tuple[Tensor, PolicyState]:
+        """Action (N, A) and the next state. Where an episode begins the state before it is forgotten."""
+        observation = observation.map(lambda x: x.to(state.action.device))
+        latent, controller, first = state.latent, self.controller, observation.is_first
+        if not controller.blind:
+            latent = self.world_model.filter(observation, state.action, latent, mode=not controller.explore)
+        memory = pytree.tree_map(lambda x: x.masked_fill(first.view(-1, *[1] * (x.dim() - 1)), 0), state.memory)
+        action, memory = controller.act(latent, memory)
+        return action, PolicyState(latent, action, memory)
