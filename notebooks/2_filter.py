@@ -24,7 +24,7 @@ import torch
 
 import worldmodel
 from worldmodel.insight.calibration import auroc
-from worldmodel.insight.dreams import picture
+from worldmodel.insight.rollouts import picture
 
 sys.path.append(str(Path(worldmodel.__file__).parents[1] / "notebooks"))  # wherever this is run from
 from shared import gallery, open_models, read_episodes

@@ -25,11 +25,13 @@ import torch
 from IPython.display import display
 
 import worldmodel
-from worldmodel.insight.film import branches, following, imagination, render_branches, render_film, render_strip
+from worldmodel.control.imagine import following
 from worldmodel.insight.player.reality import from_replay
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.insight.player.widget import Player
-from worldmodel.types import ActionSpec, LatentState
+from worldmodel.insight.render import render_branches, render_film, render_strip
+from worldmodel.insight.rollouts import branches, open_loop
+from worldmodel.types import ActionSpec
 
 sys.path.append(str(Path(worldmodel.__file__).parents[1] / "notebooks"))  # wherever this is run from
 from shared import film, open_models, open_replay, read_episodes
@@ -46,14 +48,14 @@ episodes = read_episodes()
 
 # %%
 context, horizon = 5, 35
-dream = imagination(world_model, episodes.map(lambda x: x[:1]), context, horizon)
+dream = open_loop(world_model, episodes.map(lambda x: x[:1]), context, horizon, members=True)
 film(render_film(dream))
 
 # %% [markdown]
 # The same as a strip, shorter.
 
 # %%
-short = imagination(world_model, episodes.map(lambda x: x[:1, 2:]), context=3, horizon=18)
+short = open_loop(world_model, episodes.map(lambda x: x[:1, 2:]), context=3, horizon=18, members=True)
 display(render_strip(short, cell=44), include=["image/png"])
 
 # %% [markdown]
@@ -64,12 +66,12 @@ display(render_strip(short, cell=44), include=["image/png"])
 
 # %%
 starts = range(0, 24, 4)
-dreams = [imagination(world_model, episodes.map(lambda x, s=s: x[:, s : s + 45]), members=False) for s in starts]
-truth, dreamt = (np.concatenate([getattr(d, name) for d in dreams]) / 255 for name in ("truth", "dream"))
+dreams = [open_loop(world_model, episodes.map(lambda x, s=s: x[:, s : s + 45])) for s in starts]
+truth, dreamt = (torch.cat([getattr(d, name) for d in dreams]).numpy() / 255 for name in ("truth", "image"))
 last = truth[:, context - 1 : context]
 wrong = np.abs(dreamt - truth)[:, context:].mean((0, 2, 3, 4))  # (H,)
 still = np.abs(last - truth)[:, context:].mean((0, 2, 3, 4))
-doubt = np.concatenate([d.doubt for d in dreams])[:, context:]
+doubt = torch.cat([d.uncertainty for d in dreams]).numpy()[:, context - 1 :]  # (N, H)
 
 _, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
 steps = np.arange(1, len(wrong) + 1)
@@ -100,7 +102,7 @@ assert wrong[0] < wrong[-1]
 # %%
 moment = 10
 seen = world_model.observe(episodes.map(lambda x: x[:1, : moment + 1]), mode=True).state
-start = LatentState(*(x[:, -1] for x in seen))
+start = seen.map(lambda x: x[:, -1])
 pushes = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
 held = pushes.view(-1, 1, 1).expand(-1, 20, 1)  # (n, H, A)
 futures = branches(world_model, start, following(held), n=5, horizon=20)
@@ -115,7 +117,7 @@ actor = actor_critic.actor
 own = branches(world_model, start, lambda s: actor.bound(actor.sample(s.feature)), n=5, horizon=20)
 display(render_branches(own, cell=44), include=["image/png"])
 print(f"imagined return: actor {own.reward.sum(1).mean():.1f}, held actions {futures.reward.sum(1).mean():.1f}")
-assert np.array_equal(own.image[0, 0], futures.image[0, 0])  # all begin alike
+assert torch.equal(own.image[0, 0], futures.image[0, 0])  # all begin alike
 assert own.reward.sum(1).mean() > futures.reward.sum(1).max()
 
 # %% [markdown]

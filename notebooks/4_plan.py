@@ -25,8 +25,10 @@ from IPython.display import display
 
 import worldmodel
 from worldmodel.control.dynamics import LatentDynamics
+from worldmodel.control.imagine import following
 from worldmodel.control.planners import CEM, RandomShooting
-from worldmodel.insight.film import branches, following, render_branches
+from worldmodel.insight.render import render_branches
+from worldmodel.insight.rollouts import branches
 from worldmodel.types import ActionSpec, LatentState
 
 sys.path.append(str(Path(worldmodel.__file__).parents[1] / "notebooks"))  # wherever this is run from

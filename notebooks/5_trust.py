@@ -40,7 +40,7 @@ from worldmodel.insight.calibration import (
     rank_correlation,
     reliability,
 )
-from worldmodel.insight.film import imagination
+from worldmodel.insight.rollouts import open_loop
 from worldmodel.model.decoder import PatchDecoder
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.independent import IndependentEnsemble
@@ -238,14 +238,12 @@ assert between > 0.5
 
 # %%
 worst = int(wrong[150:, -1].argmax())
-dream = imagination(world_model, hole.map(lambda x: x[worst : worst + 1]), context=5, horizon=12)
+dream = open_loop(world_model, hole.map(lambda x: x[worst : worst + 1]), context=5, horizon=12, members=True)
 picked = [0, 2, 4, 6, 8, 10, 12, 14, 16]
-shown = {"truth": dream.truth[0], "dream": dream.dream[0]} | {
+shown = {"truth": dream.truth[0], "dream": dream.image[0]} | {
     f"member {k + 1}": x[0] for k, x in enumerate(dream.members)
 }
-gallery(
-    {n: torch.from_numpy(x[picked]) for n, x in shown.items()}, picked, "the worst of them (5 records are seen)", 0.7
-)
+gallery({n: x[picked] for n, x in shown.items()}, picked, "the worst of them (5 records are seen)", 0.7)
 plt.show()
 
 # %% [markdown]

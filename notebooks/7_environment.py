@@ -31,7 +31,8 @@ from encoders.conv import PatchEncoder
 from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.film import imagination, render_film
+from worldmodel.insight.render import render_film
+from worldmodel.insight.rollouts import open_loop
 from worldmodel.model.decoder import PatchDecoder
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.independent import IndependentEnsemble
@@ -130,15 +131,15 @@ held_out = Replay(other.name, image_shape=unseen.image_shape, action_size=2)
 Collector(unseen, held_out).collect(RandomPolicy(unseen.action), steps=41 * 15)
 batch = held_out.sample(200, 25)
 batch = batch.map(lambda x: x[~batch.is_first[:, 1:].any(1)])  # those that stay in one episode
-dream = imagination(world_model, batch, context=5)
-truth, dreamt = dream.truth / 255, dream.dream / 255
+dream = open_loop(world_model, batch, context=5)
+truth, dreamt = dream.truth.numpy() / 255, dream.image.numpy() / 255
 lively = int(np.abs(np.diff(truth, axis=1)).sum((1, 2, 3, 4)).argmax())  # the one in which most happens
-film(render_film(imagination(world_model, batch.map(lambda x: x[lively : lively + 1]), context=5)))
+film(render_film(open_loop(world_model, batch.map(lambda x: x[lively : lively + 1]), context=5, members=True)))
 
 # %%
 picked = np.arange(3, 25, 2)
-rows = {"truth": dream.truth[lively], "dream": dream.dream[lively]}
-gallery({n: torch.from_numpy(x[picked]) for n, x in rows.items()}, picked.tolist(), "5 records are seen", 0.7)
+rows = {"truth": dream.truth[lively], "dream": dream.image[lively]}
+gallery({n: x[picked] for n, x in rows.items()}, picked.tolist(), "5 records are seen", 0.7)
 plt.show()
 
 # %%

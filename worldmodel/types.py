@@ -17,8 +17,8 @@ inside a sequence. ``is_terminal[t]`` says that nothing follows o_t (a time limi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +78,13 @@ class LatentState(NamedTuple):
         """``function`` of every tensor."""
         return LatentState._make(function(x) for x in self)
 
+    @staticmethod
+    def stack(states: Sequence[LatentState], dim: int = 0) -> LatentState:
+        """Several states as one, along a new dimension."""
+        import torch
+
+        return LatentState._make(torch.stack(x, dim) for x in zip(*states, strict=True))
+
 
 class Uncertainty(NamedTuple):
     """Doubt of an ensemble's next state: total = aleatoric + epistemic, as nats (categorical) or variances."""
@@ -87,14 +94,37 @@ class Uncertainty(NamedTuple):
     epistemic: Tensor  # (*B,) ignorance of the model
 
 
-class Trajectory(NamedTuple):
-    """Imagined rollouts. ``action[t]`` leads from ``state[t]`` to ``state[t + 1]``, which earns ``reward[t]``."""
+S = TypeVar("S")
 
-    state: LatentState  # each (B, H + 1, ...)
+
+class Trajectory(NamedTuple, Generic[S]):
+    """Rollouts of H steps. ``action[t]`` leads from ``state[t]`` to ``state[t + 1]``, which earns ``reward[t]``.
+
+    States are latent, or flat vectors where a planner asks. What stands after ``uncertainty`` is there where it was
+    asked for (``insight/rollouts.py``). Rollouts of each member on its own have K before B everywhere.
+    """
+
+    state: S  # each (B, H + 1, ...)
     action: Tensor  # (B, H, A)
     reward: Tensor  # (B, H)
     cont: Tensor  # (B, H) probability that state[t + 1] is not terminal
     uncertainty: Tensor  # (B, H) epistemic uncertainty of the step, 1 is what the model has on its own data
+    image: Tensor | None = None  # (B, H + 1, 3, h, w) uint8, of every state as the decoder draws it
+    members: Tensor | None = None  # (K, B, H + 1, 3, h, w) uint8, the same where each member imagines on its own
+    truth: Tensor | None = None  # (B, H + 1, 3, h, w) uint8, real images at the decoder's size; black where not valid
+    real_reward: Tensor | None = None  # (B, H), NaN where it is not known
+    valid: Tensor | None = None  # (B, H + 1) bool: it is known what really happened
+    context: int = 1  # states at the beginning that were filtered from real images; the others are imagined
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Trajectory[S]:
+        """``function`` of every tensor; where there is none, none."""
+
+        def of(x: Any) -> Any:
+            if x is None or isinstance(x, int):
+                return x
+            return x.map(function) if isinstance(x, LatentState) else function(x)
+
+        return Trajectory._make(of(x) for x in self)
 
 
 class Plan(NamedTuple):

@@ -21,9 +21,9 @@ from worldmodel.insight.calibration import (
     open_loop_errors,
     rank_correlation,
 )
-from worldmodel.insight.dreams import pixel_disagreement, reward_disagreement
 from worldmodel.insight.report import filter_doubts
 from worldmodel.insight.shifts import SHIFTS, shifted
+from worldmodel.insight.uncertainty import pixel_disagreement, reward_disagreement
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import SequenceBatch
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks.study.data import LIMIT, Sequences, Task
 from benchmarks.study.measure import Row, row
 from worldmodel.insight.calibration import auroc
-from worldmodel.insight.dreams import picture
+from worldmodel.insight.rollouts import picture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import SequenceBatch
 

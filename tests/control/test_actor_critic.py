@@ -18,9 +18,9 @@ from worldmodel.control.actor_critic import (
     PolicyGradient,
     ThroughModel,
 )
+from worldmodel.control.propagation import TS1, Mixture
 from worldmodel.control.returns import ReturnScale
 from worldmodel.model.distributions import GaussianLatents
-from worldmodel.model.transitions import EveryStep, Mixture
 from worldmodel.types import ActionSpec, LatentState
 
 F = 6
@@ -279,7 +279,7 @@ def test_the_imagined_future_counts_only_while_the_episode_goes_on() -> None:
 def test_discrete_actions() -> None:
     model = tiny.world_model()
     spec = ActionSpec(tiny.ACTION, discrete=True)
-    control = ActorCritic(spec, model.feature_size, PolicyGradient(), EveryStep(), width=16, starts=6, horizon=2)
+    control = ActorCritic(spec, model.feature_size, PolicyGradient(), TS1(), width=16, starts=6, horizon=2)
     data = tiny.batch(3, 4)
     losses, metrics = control.loss(model, model.observe(data).state, data)
     assert isinstance(control.actor, CategoricalActor) and losses["actor"].isfinite().all()

@@ -7,8 +7,8 @@ from torch.utils import _pytree as pytree
 from tests import tiny
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.control.controller import ActorController, LatentPolicy, RandomController, random_action
+from worldmodel.control.propagation import Mixture
 from worldmodel.errors import UserError
-from worldmodel.model.transitions import Mixture
 from worldmodel.types import ActionSpec, Observation, SequenceBatch
 
 SPEC = ActionSpec(tiny.ACTION, False)

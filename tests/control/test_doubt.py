@@ -108,7 +108,7 @@ def test_a_configuration_gives_a_number_or_a_class(given: Any, kind: type[Uncert
     parser.add_argument("--control", type=Callable[[ActionSpec, int], ActorCritic])
     settings = {
         "objective": "worldmodel.control.actor_critic.ThroughModel",
-        "choice": "worldmodel.model.transitions.EveryStep",
+        "propagation": "worldmodel.control.propagation.TS1",
         "uncertainty_weight": given,
         "trust": {"class_path": "worldmodel.control.trust.Truncate", "init_args": {"limit": 2.0}},
     }
@@ -258,9 +258,9 @@ def test_what_a_checkpoint_holds_does_not_depend_on_fixed_settings(settings: dic
 def test_doubt_is_not_measured_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
-    def imagined(*given: Any, doubt: bool) -> Trajectory:
+    def imagined(*given: Any, doubt: bool, **settings: Any) -> Trajectory:
         asked.append(doubt)
-        return imagine(*given, doubt=doubt)
+        return imagine(*given, doubt=doubt, **settings)
 
     monkeypatch.setattr("worldmodel.control.actor_critic.imagine", imagined)
     data = tiny.batch(4, 5)

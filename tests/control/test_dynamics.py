@@ -7,8 +7,8 @@ from tests import tiny
 from worldmodel.control.actor_critic import Critic
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
+from worldmodel.control.propagation import TS1, TSInf
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.transitions import EveryStep, EveryTrajectory
 from worldmodel.types import LatentState
 
 N, H = 5, 4
@@ -38,7 +38,7 @@ def test_a_rollout_is_what_imagination_comes_to(latents: Latents) -> None:
     model, sequences = lively(latents), actions()
     state = start(model)
     given = iter(sequences.unbind(1))
-    path = imagine(model, lambda _: next(given), state, H, LatentDynamics(model).choice, mode=True)
+    path = imagine(model, lambda _: next(given), state, H, mode=True)
     rollout = LatentDynamics(model).rollout(state.feature, sequences)
     torch.testing.assert_close(rollout.state, path.state.feature)
     for name in ("reward", "cont", "uncertainty"):
@@ -62,13 +62,13 @@ def test_a_rollout_follows_one_member_where_the_choice_says_so() -> None:
     model, sequences = lively(), actions()
     state = start(model).feature
     torch.manual_seed(2)
-    members = EveryTrajectory().start(tiny.MEMBERS, torch.Size([N]), state.device)
+    members = TSInf().start(tiny.MEMBERS, torch.Size([N]), state.device)
     torch.manual_seed(2)
-    rollout = LatentDynamics(model, choice=EveryTrajectory()).rollout(state, sequences)
+    rollout = LatentDynamics(model, propagation=TSInf()).rollout(state, sequences)
     torch.manual_seed(2)  # a draw at each step would come to other members
-    assert not torch.equal(rollout.state, LatentDynamics(model, choice=EveryStep()).rollout(state, sequences).state)
+    assert not torch.equal(rollout.state, LatentDynamics(model, propagation=TS1()).rollout(state, sequences).state)
 
-    class Fixed(EveryTrajectory):
+    class Fixed(TSInf):
         def __init__(self, member: int) -> None:
             self.member = member
 
@@ -76,7 +76,7 @@ def test_a_rollout_follows_one_member_where_the_choice_says_so() -> None:
             return torch.full((N,), self.member)
 
     for index, member in enumerate(members.tolist()):
-        alone = LatentDynamics(model, choice=Fixed(member)).rollout(state, sequences)
+        alone = LatentDynamics(model, propagation=Fixed(member)).rollout(state, sequences)
         torch.testing.assert_close(rollout.state[index], alone.state[index])
 
 

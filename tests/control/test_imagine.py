@@ -6,21 +6,21 @@ from torch import Tensor
 
 from tests import tiny
 from worldmodel.control.imagine import frozen, imagine
+from worldmodel.control.propagation import TS1, EachMember, Mixture, Propagation, TSInf
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.transitions import EveryStep, EveryTrajectory, MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, Trajectory
 
 B, H = 20, 5
 
 
-def rollout(choice: MemberChoice, latents: Latents | None = None) -> tuple[WorldModel, LatentState, Trajectory]:
+def rollout(propagation: Propagation, latents: Latents | None = None) -> tuple[WorldModel, LatentState, Trajectory]:
     model = tiny.world_model(latents)
     torch.nn.init.normal_(model.reward.net[-1].weight)  # it starts at zero
     filtered = model.observe(tiny.batch(B, 3)).state
     start = LatentState(*(x[:, -1] for x in filtered))
     push = torch.randn(model.feature_size, tiny.ACTION)
-    return model, start, imagine(model, lambda s: (s.feature @ push).tanh(), start, H, choice)
+    return model, start, imagine(model, lambda s: (s.feature @ push).tanh(), start, H, propagation=propagation)
 
 
 def followed(model: WorldModel, path: Trajectory) -> Tensor:
@@ -34,9 +34,9 @@ def followed(model: WorldModel, path: Trajectory) -> Tensor:
 
 
 @pytest.mark.parametrize("latents", [CategoricalLatents(4, 4), GaussianLatents(6)])
-@pytest.mark.parametrize("choice", [EveryStep(), EveryTrajectory(), Mixture()])
-def test_shapes_and_time_alignment(choice: MemberChoice, latents: Latents) -> None:
-    model, start, path = rollout(choice, latents)
+@pytest.mark.parametrize("propagation", [TS1(), TSInf(), Mixture()])
+def test_shapes_and_time_alignment(propagation: Propagation, latents: Latents) -> None:
+    model, start, path = rollout(propagation, latents)
     assert path.action.shape == (B, H, tiny.ACTION)
     assert path.state.feature.shape == (B, H + 1, model.feature_size)
     assert path.reward.shape == path.cont.shape == path.uncertainty.shape == (B, H)
@@ -53,15 +53,31 @@ def test_shapes_and_time_alignment(choice: MemberChoice, latents: Latents) -> No
 
 
 def test_a_member_each_step() -> None:
-    members = followed(*rollout(EveryStep())[::2])
+    members = followed(*rollout(TS1())[::2])
     assert (members >= 0).all() and set(members.flatten().tolist()) == set(range(tiny.MEMBERS))
     assert (members != members[:, :1]).any(1).float().mean() > 0.7
 
 
 def test_a_member_for_a_whole_trajectory() -> None:
-    members = followed(*rollout(EveryTrajectory())[::2])
+    members = followed(*rollout(TSInf())[::2])
     assert (members >= 0).all() and (members == members[:, :1]).all()
     assert set(members[:, 0].tolist()) == set(range(tiny.MEMBERS))
+
+
+def test_every_member_has_its_share() -> None:
+    spread = EachMember().start(tiny.MEMBERS, torch.Size([2 * tiny.MEMBERS]), torch.device("cpu"))
+    assert spread.tolist() == [k for k in range(tiny.MEMBERS) for _ in range(2)]
+    with pytest.raises(ValueError, match="cannot be shared evenly"):
+        EachMember().start(3, torch.Size([4]), torch.device("cpu"))
+
+
+def test_members_are_drawn_anew_unless_they_are_to_last() -> None:
+    model, start, _ = rollout(Mixture())
+    calls: list[int] = []
+    model.rssm.transition.draw = lambda: calls.append(1)  # type: ignore[method-assign]
+    for draw in (True, False):
+        imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, draw=draw)
+        assert len(calls) == 1
 
 
 def test_the_mixture_follows_no_member() -> None:
@@ -74,13 +90,13 @@ def test_the_mixture_follows_no_member() -> None:
 def test_mode_draws_nothing() -> None:
     model, start, _ = rollout(Mixture())
     action = torch.zeros(B, tiny.ACTION)
-    one, other = (imagine(model, lambda _: action, start, H, Mixture(), mode=True) for _ in range(2))
+    one, other = (imagine(model, lambda _: action, start, H, mode=True) for _ in range(2))
     assert torch.equal(one.state.feature, other.state.feature)
 
 
 def test_doubt_can_be_spared() -> None:
     model, start, _ = rollout(Mixture())
-    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, Mixture(), doubt=False)
+    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, doubt=False)
     assert path.uncertainty.shape == (B, H) and not path.uncertainty.any()
 
 
@@ -88,7 +104,7 @@ def test_gradients_flow_from_the_last_step_to_the_first_action() -> None:
     model, start, _ = rollout(Mixture())
     first = torch.zeros(B, tiny.ACTION, requires_grad=True)
     actions = iter([first, *[torch.zeros(B, tiny.ACTION)] * (H - 1)])
-    path = imagine(model, lambda _: next(actions), start, H, Mixture())
+    path = imagine(model, lambda _: next(actions), start, H)
     for last in (path.reward[:, -1], path.uncertainty[:, -1]):
         assert torch.autograd.grad(last.sum(), first, retain_graph=True)[0].any()
 
@@ -96,7 +112,7 @@ def test_gradients_flow_from_the_last_step_to_the_first_action() -> None:
 def test_a_horizon_is_at_least_one() -> None:
     model, start, _ = rollout(Mixture())
     with pytest.raises(ValueError, match="horizon must be at least 1"):
-        imagine(model, lambda s: s.deter, start, 0, Mixture())
+        imagine(model, lambda s: s.deter, start, 0)
 
 
 def test_frozen_lets_gradients_through_but_not_in() -> None:

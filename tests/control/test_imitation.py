@@ -17,8 +17,9 @@ from worldmodel.control.planners.cem import CEM
 from worldmodel.control.planners.gradient import GradientPlanner
 from worldmodel.control.planners.mppi import MPPI
 from worldmodel.control.planners.shooting import RandomShooting
+from worldmodel.control.propagation import Mixture
 from worldmodel.model.distributions import GaussianLatents
-from worldmodel.model.transitions import Mixture, Transition
+from worldmodel.model.transitions import Transition
 from worldmodel.types import ActionSpec, LatentState, Plan
 
 
@@ -229,7 +230,7 @@ def test_a_configuration_names_the_planner_and_settings_of_the_actor_critic() ->
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--control", type=Callable[[ActionSpec, int], ActorCritic])
     settings = {
-        "choice": "worldmodel.model.transitions.Mixture",
+        "propagation": "worldmodel.control.propagation.Mixture",
         "planner": {"class_path": "worldmodel.control.planners.cem.CEM", "init_args": {"horizon": 3}},
         "labelled": 4,
         "starts": 7,

@@ -10,7 +10,7 @@ from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.control.controller import LatentPolicy
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.base import Dynamics, Planner
-from worldmodel.model.transitions import Mixture
+from worldmodel.control.propagation import Mixture
 from worldmodel.types import ActionSpec, Observation, Plan, SequenceBatch
 
 N, H = 3, 4

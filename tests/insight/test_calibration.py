@@ -23,10 +23,9 @@ from worldmodel.insight.calibration import (
     reliability,
     softmax_ece,
 )
-from worldmodel.insight.dreams import member_dreams, pixel_spread, reward_spread
-from worldmodel.insight.rollouts import open_loop
+from worldmodel.insight.rollouts import imagine_members, open_loop
+from worldmodel.insight.uncertainty import pixel_spread, reward_spread
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.transitions import Mixture
 from worldmodel.types import LatentState
 
 
@@ -177,9 +176,11 @@ def test_open_loop_errors_are_what_they_say(latents: Latents) -> None:
     assert all((x > 0).all() for name, x in found.measures.items() if name not in ("entropy", "latent"))
 
     rollout = open_loop(model, data.map(lambda x: x[:, :10]), context=4)
-    torch.testing.assert_close(found.imagined_reward, rollout.imagined_reward[:, 4:])
-    torch.testing.assert_close(found.measures["epistemic"], rollout.uncertainty[:, 4:])
-    assert (255 * found.pixel_error - rollout.difference[:, 4:].float().mean((-3, -2, -1))).abs().max() < 1
+    torch.testing.assert_close(found.imagined_reward, rollout.reward[:, 3:])
+    torch.testing.assert_close(found.measures["epistemic"], rollout.uncertainty[:, 3:])
+    assert (
+        255 * found.pixel_error - (rollout.truth.float() - rollout.image)[:, 4:].abs().mean((-3, -2, -1))
+    ).abs().max() < 1
     assert torch.equal(found.reward, data.reward[:, 4:10])
     wrong = found.imagined_reward - found.reward
     torch.testing.assert_close(found.reward_error, wrong.abs())
@@ -188,9 +189,9 @@ def test_open_loop_errors_are_what_they_say(latents: Latents) -> None:
     filtered = model.observe(data, mode=True).state
     start, actions = LatentState(*(x[:, 3] for x in filtered)), data.action[:, 4:10]
     left = iter(actions.unbind(1))
-    dream = imagine(model, lambda _: next(left), start, 6, Mixture(), mode=True).state.stoch[:, 1:]
+    dream = imagine(model, lambda _: next(left), start, 6, mode=True).state.stoch[:, 1:]
     torch.testing.assert_close(found.latent_error, (dream - filtered.stoch[:, 4:10]).square().mean(-1))
-    own = member_dreams(model, start, actions)
+    own = imagine_members(model, start, actions)
     torch.testing.assert_close(found.measures["reward"], reward_spread(own))
     torch.testing.assert_close(found.measures["pixels"], pixel_spread(model, own))
 

@@ -9,19 +9,11 @@ from torch import Tensor
 
 from tests import tiny
 from worldmodel.control.imagine import imagine
+from worldmodel.control.propagation import TS1, Mixture, TSInf, deal
 from worldmodel.model.bayesian import BayesianTransition, DropoutTransition
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.independent import IndependentEnsemble
-from worldmodel.model.transitions import (
-    EveryStep,
-    EveryTrajectory,
-    Mixture,
-    SharedTrunk,
-    Transition,
-    deal,
-    member_linear,
-    select_member,
-)
+from worldmodel.model.transitions import SharedTrunk, Transition, member_linear, select_member
 
 SIZES = (8, 20, 2, 12)  # deter, feature, action, params
 KINDS: dict[str, tuple[type[Transition], dict[str, Any]]] = {
@@ -148,7 +140,7 @@ def test_one_backward_through_observing_and_imagining(kind: str) -> None:
     losses, state, _ = model.loss(tiny.batch())
     start = type(state)(*(x.flatten(0, 1) for x in state))
     policy = torch.nn.Linear(model.feature_size, tiny.ACTION)
-    path = imagine(model, lambda s: policy(s.feature), start, 3, EveryStep())
+    path = imagine(model, lambda s: policy(s.feature), start, 3, propagation=TS1())
     total = torch.stack([x.mean() for x in (*losses.values(), path.reward, path.uncertainty)]).sum()
     total.backward()
     for p in (*policy.parameters(), *model.rssm.transition.parameters()):
@@ -195,12 +187,12 @@ def test_select_member() -> None:
 def test_choices_of_members() -> None:
     size = (3, torch.Size([3000]), torch.device("cpu"))
 
-    steps = EveryStep()
+    steps = TS1()
     picks = torch.stack([steps.pick(*size, steps.start(*size)) for _ in range(2)])
     assert (picks[0].bincount(minlength=3) == 1000).all()
     assert 0.28 < (picks[0] == picks[1]).float().mean() < 0.39  # independent of the last step
 
-    whole = EveryTrajectory()
+    whole = TSInf()
     drawn = whole.start(*size)
     assert torch.equal(whole.pick(*size, drawn), drawn)
     assert (drawn.bincount(minlength=3) == 1000).all()

@@ -17,8 +17,8 @@ from worldmodel.control.controller import ActorController, RandomController
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners import CEM, MPPI, GradientPlanner, Planner, RandomShooting
 from worldmodel.control.planners.ilqr import ILQR
+from worldmodel.control.propagation import Mixture
 from worldmodel.errors import UserError
-from worldmodel.model.transitions import Mixture
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run

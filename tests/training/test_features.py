@@ -18,7 +18,7 @@ from tests.frozen import FrozenConv
 from tests.training.conftest import files, words
 from tests.training.forked import Forked
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
-from worldmodel.model.transitions import EveryStep
+from worldmodel.control.propagation import TS1
 from worldmodel.model.world_model import Metrics
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
@@ -38,7 +38,7 @@ def agent(tuned: bool = False, **rates: float) -> Agent:
     return Agent(
         ActionSpec(tiny.ACTION, discrete=False),
         lambda _: tiny.world_model(encoder=FrozenConv(tuned=tuned)),
-        lambda action, size: ActorCritic(action, size, ThroughModel(), EveryStep(), width=16, horizon=3, starts=8),
+        lambda action, size: ActorCritic(action, size, ThroughModel(), TS1(), width=16, horizon=3, starts=8),
         optimizer=Optimizer(**rates),
     ).setup()
 

@@ -13,13 +13,12 @@ from tests.training.conftest import CONFIGS, files, words
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.errors import UserError
 from worldmodel.experience.toy import PointReach
-from worldmodel.insight.film import Imagination
 from worldmodel.insight.video import read_mp4
 from worldmodel.training import imagine
 from worldmodel.training.acting import read_policy
 from worldmodel.training.cli import run
 from worldmodel.training.randomness import seed_for
-from worldmodel.types import ActionSpec
+from worldmodel.types import ActionSpec, Trajectory
 
 SHORT = ["--horizon", "6", "--context", "3"]
 CEM = str(CONFIGS / "policy/cem.yaml")
@@ -27,9 +26,9 @@ PLANNER = "worldmodel.control.planner_controller.PlannerController"
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Imagination]:
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Trajectory]:
     """What the command would draw, in the order of its calls."""
-    kept: list[Imagination] = []
+    kept: list[Trajectory] = []
     monkeypatch.setitem(imagine._WRITERS, ".png", lambda path, each: kept.append(each))
     return kept
 
@@ -48,12 +47,12 @@ def test_the_command_films(finished: Path, tmp_path: Path, capsys: pytest.Captur
         assert strip.width > 9 * 64
 
 
-def test_the_truth_is_what_the_actor_really_does(finished: Path, found: list[Imagination]) -> None:
+def test_the_truth_is_what_the_actor_really_does(finished: Path, found: list[Trajectory]) -> None:
     for more in ([], ["--seed", "1"], []):
         run(["imagine", "--run", str(finished), "--out", "x.png", *SHORT, *more])
     one, other, again = found
     assert one.valid.all() and one.truth.shape == (2, 9, 3, 16, 16) and len(one.members) == 3
-    assert np.array_equal(one.truth, again.truth) and np.array_equal(one.dream, again.dream)
+    assert np.array_equal(one.truth, again.truth) and np.array_equal(one.image, again.image)
     assert not np.array_equal(one.truth[:, 0], other.truth[:, 0])
     assert not np.array_equal(one.truth[0, 0], one.truth[1, 0])
 
@@ -76,7 +75,7 @@ def begins() -> list[int]:
 
 
 def test_actions_of_a_file_are_played_in_dream_and_reality(
-    finished: Path, tmp_path: Path, found: list[Imagination]
+    finished: Path, tmp_path: Path, found: list[Trajectory]
 ) -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (7, 2)).astype(np.float32)
     np.save(tmp_path / "own.npy", actions)
@@ -85,33 +84,33 @@ def test_actions_of_a_file_are_played_in_dream_and_reality(
         given = ["--out", "x.png", "--context", "3", "--actions", str(tmp_path / name), *more]
         run(["imagine", "--run", str(finished), *given])
     one, same, short = found
-    assert np.array_equal(one.action[0, 3:], actions) and one.valid.all()
-    assert np.allclose(same.action, one.action) and np.allclose(same.reward, one.reward, atol=1e-5, equal_nan=True)
+    assert np.array_equal(one.action[0, 2:], actions) and one.valid.all()
+    assert np.allclose(same.action, one.action) and np.allclose(same.reward, one.reward, atol=1e-5)
     assert np.array_equal(short.truth, one.truth[:, :7])
     for n in range(2):  # the environment itself, without any of ours around it, says the same
-        rewards = played(one.action[n, 1:], one.truth[n, 0])
-        np.testing.assert_allclose(rewards, one.reward[n, 1:], atol=1e-5)
+        rewards = played(one.action[n].numpy(), one.truth[n, 0].numpy())
+        np.testing.assert_allclose(rewards, one.real_reward[n], atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["actor", CEM, str(CONFIGS / "policy/random.yaml")])
-def test_a_policy_acts_in_the_dream_and_reality_follows(finished: Path, found: list[Imagination], policy: str) -> None:
+def test_a_policy_acts_in_the_dream_and_reality_follows(finished: Path, found: list[Trajectory], policy: str) -> None:
     more = ["--policy", policy, "--members", "false", "--sequences", "1"]
     run(["imagine", "--run", str(finished), "--out", "x.png", *SHORT, *more])
     (one,) = found
-    assert one.valid.all() and one.truth.shape[0] == 1 and len(one.members) == 0
-    np.testing.assert_allclose(played(one.action[0, 1:], one.truth[0, 0]), one.reward[0, 1:], atol=1e-5)
+    assert one.valid.all() and one.truth.shape[0] == 1 and one.members is None
+    np.testing.assert_allclose(played(one.action[0].numpy(), one.truth[0, 0].numpy()), one.real_reward[0], atol=1e-5)
 
 
-def test_discrete_actions(tmp_path: Path, found: list[Imagination]) -> None:
+def test_discrete_actions(tmp_path: Path, found: list[Trajectory]) -> None:
     task = ["--data.task", "worldmodel.experience.toy:DiscretePointReach", "--schedule.rounds", "1"]
     run(words(tmp_path / "run", *task))
     np.savetxt(tmp_path / "own.csv", [1, 1, 4, 0])
     for more in (["--policy", "actor", "--horizon", "4"], ["--actions", str(tmp_path / "own.csv")]):
         run(["imagine", "--run", str(tmp_path / "run"), "--out", "x.png", *more])
     for each in found:
-        assert (each.action[:, 1:].max(-1) == 1).all() and (each.action[:, 1:].sum(-1) == 1).all()
-    assert found[1].action[0, 5:].argmax(-1).tolist() == [1, 1, 4, 0]
-    assert np.isfinite(found[1].reward[:, 1:]).all()
+        assert (each.action.amax(-1) == 1).all() and (each.action.sum(-1) == 1).all()
+    assert found[1].action[0, 4:].argmax(-1).tolist() == [1, 1, 4, 0]
+    assert found[1].real_reward.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from lightning.fabric.plugins import MixedPrecision
 
 from tests import tiny
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
+from worldmodel.control.propagation import TS1
 from worldmodel.errors import UserError
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.transitions import EveryStep
 from worldmodel.training.agent import Agent
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
@@ -26,7 +26,7 @@ def agent(**settings: Any) -> Agent:
     return Agent(
         ActionSpec(tiny.ACTION, discrete=False),
         lambda _: tiny.world_model(),
-        lambda action, size: ActorCritic(action, size, ThroughModel(), EveryStep(), width=16, horizon=3, starts=8),
+        lambda action, size: ActorCritic(action, size, ThroughModel(), TS1(), width=16, horizon=3, starts=8),
         optimizer=Optimizer(**{"warmup": 0, **settings}),
     )
 
@@ -106,7 +106,7 @@ def test_an_update_in_bf16_comes_to_what_one_in_float32_does(latents: Latents) -
         learner = Agent(
             ActionSpec(tiny.ACTION, discrete=False),
             lambda _: tiny.world_model(latents),
-            lambda action, size: ActorCritic(action, size, ThroughModel(), EveryStep(), width=16, horizon=3, starts=8),
+            lambda action, size: ActorCritic(action, size, ThroughModel(), TS1(), width=16, horizon=3, starts=8),
         ).setup(make_fabric(accelerator="cpu", precision=precision))
         torch.manual_seed(1)
         metrics = learner.update(tiny.batch(4, 8))

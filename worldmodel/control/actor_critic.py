@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
 from worldmodel.control.doubt import FixedWeight, UncertaintyWeight
 from worldmodel.control.imagine import frozen, imagine
+from worldmodel.control.propagation import Propagation
 from worldmodel.control.returns import ReturnScale, lambda_return
 from worldmodel.control.trust import Always, Trust
 from worldmodel.model.distributions import TwoHot
 from worldmodel.model.layers import MLP
-from worldmodel.model.transitions import MemberChoice
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
@@ -83,10 +83,10 @@ class PolicyGradient(Objective):
         return -log_prob() * ((returns - value) / scale).detach()
 
 
-class Imagined(NamedTuple):
+class ImaginedReturns(NamedTuple):
     """The actor's rollouts from N states, and what they came to. Legend: N rollouts, H horizon, F feature."""
 
-    path: Trajectory  # each (N, ...)
+    path: Trajectory[LatentState]  # each (N, ...)
     draws: Tensor  # (N, H, A) what the actor drew
     entropy: Tensor  # (N, H) of what it drew from
     value: Tensor  # (N, H + 1) values of all states
@@ -104,7 +104,7 @@ class ActorCritic(nn.Module):
         action: what an action is.
         feature_size: F.
         objective: gradients through the model, or policy gradient.
-        choice: which ensemble member a rollout follows.
+        propagation: which ensemble member a rollout follows.
         width, layers: of actor and critic.
         bins, limit: two-hot bins of the value, the outermost at +-symexp(limit).
         horizon: imagined steps H, of an action each.
@@ -127,7 +127,7 @@ class ActorCritic(nn.Module):
         action: ActionSpec,
         feature_size: int,
         objective: Objective,
-        choice: MemberChoice,
+        propagation: Propagation,
         width: int = 256,
         layers: int = 2,
         bins: int = 63,
@@ -148,7 +148,7 @@ class ActorCritic(nn.Module):
         self.actor: Actor = kind(feature_size, action.size, width, layers)
         self.critic = Critic(feature_size, width, layers, bins, limit, slow_rate)
         self.scale = ReturnScale()
-        self.objective, self.choice = objective, choice
+        self.objective, self.propagation = objective, propagation
         self.horizon, self.starts, self.lam, self.entropy = horizon, starts, lam, entropy
         self.discount = discount**action.repeat  # per step
         given = uncertainty_weight
@@ -178,7 +178,7 @@ class ActorCritic(nn.Module):
             metrics["uncertainty_weight"] = imagined.uncertainty_weight
         return losses, metrics
 
-    def _actor_loss(self, world_model: WorldModel, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def _actor_loss(self, world_model: WorldModel, imagined: ImaginedReturns) -> tuple[Tensor, Metrics]:
         """The actor's loss, ending in a mean, and metrics that go with it."""
         # nothing was recorded on the way unless the rollout is differentiated
         again = None if self.objective.differentiates else self.actor.distribution(imagined.seen)
@@ -191,7 +191,7 @@ class ActorCritic(nn.Module):
         gain = self.objective(log_prob, imagined.returns, imagined.value[:, :-1], imagined.scale)
         return imagined.weight * (gain - self.entropy * entropy), {"entropy": entropy.detach().mean()}
 
-    def _imagine(self, world_model: WorldModel, start: LatentState, alive: Tensor) -> Imagined:
+    def _imagine(self, world_model: WorldModel, start: LatentState, alive: Tensor) -> ImaginedReturns:
         """Roll the actor out from states (N, ...), of which those not ``alive`` (N,) are terminal."""
         draws: list[Tensor] = []
         entropies: list[Tensor] = []
@@ -203,7 +203,7 @@ class ActorCritic(nn.Module):
             return self.actor.bound(draws[-1])
 
         with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
-            path = imagine(world_model, act, start, self.horizon, self.choice, doubt=self.doubts)
+            path = imagine(world_model, act, start, self.horizon, propagation=self.propagation, doubt=self.doubts)
             feature = path.state.map(lambda x: x.transpose(0, 1)).feature  # (H + 1, N, F), as it lies in memory
             value = self.critic(feature).transpose(0, 1)  # (N, H + 1)
             reward, discount = path.reward, self.discount * path.cont
@@ -216,7 +216,7 @@ class ActorCritic(nn.Module):
         weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
         seen, drawn, entropy = feature[:-1].detach(), torch.stack(draws, 1), torch.stack(entropies, 1)
-        return Imagined(path, drawn, entropy, value, seen, returns, weight, scale, worth)
+        return ImaginedReturns(path, drawn, entropy, value, seen, returns, weight, scale, worth)
 
     def _starts(self, state: LatentState, batch: SequenceBatch) -> tuple[Tensor, LatentState]:
         """Random posterior states (N, ...), without gradient, and where they stood in the flat batch."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from worldmodel.control.actor_critic import Critic
-from worldmodel.control.planners.base import Dynamics, Rollout, Step
-from worldmodel.model.transitions import MemberChoice, Mixture
+from worldmodel.control.imagine import following, imagine
+from worldmodel.control.planners.base import Dynamics, Step
+from worldmodel.control.propagation import Propagation
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import LatentState
+from worldmodel.types import LatentState, Trajectory
 
 
 class LatentDynamics(Dynamics):
@@ -18,7 +18,7 @@ class LatentDynamics(Dynamics):
     Args:
         world_model: what moves them.
         critic: what they are worth beyond the horizon; nothing if None.
-        choice: which member a rollout follows; the mixture if None.
+        propagation: which member a rollout follows; the mixture if None.
         mode: take the most likely latents, so that sequences of actions are compared and not draws.
         doubt: measure the uncertainty; zero if not, which is faster.
     """
@@ -27,50 +27,36 @@ class LatentDynamics(Dynamics):
         self,
         world_model: WorldModel,
         critic: Critic | None = None,
-        choice: MemberChoice | None = None,
+        propagation: Propagation | None = None,
         mode: bool = True,
         doubt: bool = True,
     ) -> None:
-        self.world_model, self.critic, self.choice = world_model, critic, choice or Mixture()
+        self.world_model, self.critic, self.propagation = world_model, critic, propagation
         self.mode, self.doubt = mode, doubt
 
     def step(self, state: Tensor, action: Tensor) -> Step:
-        latent, prior = self._move(self._latent(state), action, self._drawn(state))
-        feature = latent.feature
-        return Step(feature, self.world_model.reward(feature), self.world_model.cont(feature), self._doubt(prior))
+        path = self.rollout(state, action.unsqueeze(1))
+        return Step(path.state[:, 1], path.reward[:, 0], path.cont[:, 0], path.uncertainty[:, 0])
 
-    def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
-        drawn, latent = self._drawn(state), self._latent(state)
-        features, doubts = [], []
-        for action in actions.unbind(1):
-            latent, prior = self._move(latent, action, drawn)
-            features.append(latent.feature)
-            doubts.append(self._doubt(prior))
-        after = torch.stack(features, 1)  # (M, H, X)
-        path = torch.cat([state.unsqueeze(1), after], 1)
-        return Rollout(path, self.world_model.reward(after), self.world_model.cont(after), torch.stack(doubts, 1))
+    def rollout(self, state: Tensor, actions: Tensor) -> Trajectory[Tensor]:
+        latents = self.world_model.latents
+        deter, stoch = state.split([state.shape[-1] - latents.size, latents.size], -1)
+        # nothing reads the parameters of a state that is left behind
+        start = LatentState(deter, stoch, state.new_zeros(()).expand(*state.shape[:-1], latents.param_size))
+        path = imagine(
+            self.world_model,
+            following(actions),
+            start,
+            actions.shape[1],
+            propagation=self.propagation,
+            mode=self.mode,
+            doubt=self.doubt,
+            draw=False,  # candidates are compared under the same members
+        )
+        return Trajectory(path.state.feature, actions, path.reward, path.cont, path.uncertainty)
 
     def value(self, state: Tensor) -> Tensor:
         return super().value(state) if self.critic is None else self.critic(state)
 
     def renew(self) -> None:
         self.world_model.rssm.transition.draw()
-
-    def _drawn(self, state: Tensor) -> Tensor | None:
-        return self.choice.start(self.world_model.rssm.transition.members, state.shape[:-1], state.device)
-
-    def _latent(self, state: Tensor) -> LatentState:
-        latents = self.world_model.latents
-        deter, stoch = state.split([state.shape[-1] - latents.size, latents.size], -1)
-        # nothing reads the parameters of a state that is left behind
-        return LatentState(deter, stoch, state.new_zeros(()).expand(*state.shape[:-1], latents.param_size))
-
-    def _move(self, latent: LatentState, action: Tensor, drawn: Tensor | None) -> tuple[LatentState, Tensor]:
-        """The next state (M, ...) and all members' priors of it (K, M, P)."""
-        rssm = self.world_model.rssm
-        deter, prior = rssm.img_step(latent, action)
-        member = self.choice.pick(len(prior), deter.shape[:-1], deter.device, drawn)
-        return rssm.settle(deter, prior, member, self.mode), prior
-
-    def _doubt(self, prior: Tensor) -> Tensor:
-        return self.world_model.doubt(prior) if self.doubt else prior.new_zeros(prior.shape[1:-1])

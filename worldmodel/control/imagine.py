@@ -1,4 +1,4 @@
-"""Rollouts in the latent space."""
+"""Rollouts in the latent space. Legend in worldmodel/types.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from worldmodel.model.transitions import MemberChoice
+from worldmodel.control.propagation import Mixture, Propagation
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, Trajectory
 
@@ -39,30 +39,37 @@ def imagine(
     act: Act,
     start: LatentState,
     horizon: int,
-    choice: MemberChoice,
+    *,
+    propagation: Propagation | None = None,
     mode: bool = False,
     doubt: bool = True,
-) -> Trajectory:
+    draw: bool = True,
+) -> Trajectory[LatentState]:
     """Roll the model forward from ``start`` (B, ...) for ``horizon`` steps.
 
     Args:
         world_model: what is rolled.
-        act: the action (B, A) in a state (B, ...).
+        act: the action (B, A) in a state (B, ...): ``following`` actions, ``Controller.acting``, or any function.
         start: where to begin.
         horizon: H, at least 1.
-        choice: which member each step follows.
+        propagation: which member each step follows; the mixture if None.
         mode: take the most likely latent instead of a draw.
         doubt: measure the uncertainty of every step, which costs a little; zero if not.
+        draw: draw members anew where they are samples; if not, those that were drawn last go on.
+
+    Raises:
+        ValueError: the horizon is below 1.
     """
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}")
-    rssm = world_model.rssm
-    rssm.transition.draw()
+    rssm, propagation = world_model.rssm, propagation or Mixture()
+    if draw:
+        rssm.transition.draw()
     state, states, actions, doubts = start, [start], [], []
     size = rssm.transition.members, start.deter.shape[:-1], start.deter.device
-    drawn = choice.start(*size)
+    drawn = propagation.start(*size)
     for _ in range(horizon):
-        action, member = act(state), choice.pick(*size, drawn)
+        action, member = act(state), propagation.pick(*size, drawn)
         if doubt or member is None:
             deter, prior = rssm.img_step(state, action)
             state = rssm.settle(deter, prior, member, mode)
@@ -72,13 +79,8 @@ def imagine(
         actions.append(action)
         states.append(state)
     # time first in memory: slices of time then need no copy, forward or backward
-    path = LatentState(*(torch.stack(x) for x in zip(*states, strict=True)))  # (H + 1, B, ...)
+    path = LatentState.stack(states)  # (H + 1, B, ...)
     feature = path.feature[1:]
     reward, cont = world_model.reward(feature), world_model.cont(feature)  # (H, B)
     uncertainty = torch.stack(doubts) if doubt else torch.zeros_like(reward)
-    rollout = Trajectory(path, torch.stack(actions), reward, cont, uncertainty)
-    return Trajectory(path.map(_batch_first), *(_batch_first(x) for x in rollout[1:]))
-
-
-def _batch_first(x: Tensor) -> Tensor:
-    return x.transpose(0, 1)
+    return Trajectory(path, torch.stack(actions), reward, cont, uncertainty).map(lambda x: x.transpose(0, 1))

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldmodel.control.actor_critic import ActorCritic, Imagined, PolicyGradient
+from worldmodel.control.actor_critic import ActorCritic, ImaginedReturns, PolicyGradient
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Dynamics, Planner, Step
+from worldmodel.control.propagation import Propagation
 from worldmodel.control.trust import Always
-from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
@@ -32,7 +32,7 @@ class Imitator(ActorCritic):
     says what the end of a plan is worth. No gradient passes through the model.
 
     Args:
-        action, feature_size, choice: see ActorCritic.
+        action, feature_size, propagation: see ActorCritic.
         planner: what is imitated; it has an uncertainty weight and a trust of its own.
         labelled: states of a batch that are planned from at each update (all starts if there are fewer).
         settings: further settings of ActorCritic.
@@ -45,14 +45,14 @@ class Imitator(ActorCritic):
         self,
         action: ActionSpec,
         feature_size: int,
-        choice: MemberChoice,
+        propagation: Propagation,
         planner: Planner,
         labelled: int = 16,
         **settings: Any,
     ) -> None:
         if labelled < 1:
             raise ValueError(f"labelled must be at least 1, or the actor has nothing to imitate; got {labelled}")
-        super().__init__(action, feature_size, PolicyGradient(), choice, **settings)
+        super().__init__(action, feature_size, PolicyGradient(), propagation, **settings)
         self.action, self.planner, self.labelled = action, planner, labelled
         planner.discount = self.discount
         with torch.random.fork_rng(devices=[]):  # complain before anything starts, not at the first update
@@ -71,10 +71,10 @@ class Imitator(ActorCritic):
             return self.actor.mode(state.feature)
 
         with frozen(world_model, self.critic), torch.no_grad():  # a planner may take gradients of its own
-            own = imagine(world_model, act, start, planner.horizon, Mixture(), mode=True, doubt=False).action
+            own = imagine(world_model, act, start, planner.horizon, mode=True, doubt=False).action
             return planner.plan(dynamics, start.feature, self.action, warm=own.to(start.feature.dtype))
 
-    def _actor_loss(self, world_model: WorldModel, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def _actor_loss(self, world_model: WorldModel, imagined: ImaginedReturns) -> tuple[Tensor, Metrics]:
         start = LatentState(*(x[: self.labelled, 0] for x in imagined.path.state))  # in random order
         plan = self.label(world_model, start)
         distribution = self.actor.distribution(start.feature)

@@ -16,8 +16,8 @@ from worldmodel.control.controller import Controller
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Planner, bound
+from worldmodel.control.propagation import Propagation
 from worldmodel.control.trust import Always
-from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
@@ -44,7 +44,7 @@ class PlannerController(Controller):
         every: plan anew after this many steps, and follow the plan in between.
         warm: begin where the last plan left off.
         keep: best sequences of the last plan that are offered again, E.
-        choice: which ensemble member an imagined rollout follows; the mixture if None.
+        propagation: which ensemble member an imagined rollout follows; the mixture if None.
         label: begins the name in records; the planner's own if None.
 
     Raises:
@@ -64,7 +64,7 @@ class PlannerController(Controller):
         every: int = 1,
         warm: bool = True,
         keep: int = 0,
-        choice: MemberChoice | None = None,
+        propagation: Propagation | None = None,
         label: str | None = None,
     ) -> None:
         super().__init__(world_model, actor_critic, action, explore)
@@ -78,9 +78,9 @@ class PlannerController(Controller):
         self.actor = actor_critic.actor if actor_critic is not None and proposals else None
         self.critic = actor_critic.critic if actor_critic is not None and value else None
         self.proposals, self.noise, self.every, self.warm, self.keep = proposals, noise, every, warm, keep
-        self.choice = choice or Mixture()
+        self.propagation = propagation
         doubt = planner.uncertainty_weight != 0 or not isinstance(planner.trust, Always)
-        self.dynamics = LatentDynamics(world_model, self.critic, self.choice, doubt=doubt)
+        self.dynamics = LatentDynamics(world_model, self.critic, propagation, doubt=doubt)
         own = type(planner).__name__.removesuffix("Planner")
         self.label = label or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", own).lower()
 
@@ -134,7 +134,9 @@ class PlannerController(Controller):
             feature = state.feature
             return torch.where(surest, actor.mode(feature), actor.bound(actor.sample(feature)))
 
-        path = imagine(self.world_model, act, start, self.planner.horizon, self.choice, mode=True, doubt=False)
+        path = imagine(
+            self.world_model, act, start, self.planner.horizon, propagation=self.propagation, mode=True, doubt=False
+        )
         return rearrange(path.action, "(b n) h a -> b n h a", n=count)
 
     def _best(self, made: Plan) -> Tensor:

@@ -17,9 +17,15 @@ import torch
 from torch import Tensor
 
 from worldmodel.control.imagine import following, imagine
-from worldmodel.insight.dreams import Dreams, latent_spread, member_dreams, picture, pixel_spread, reward_spread
-from worldmodel.insight.uncertainty import entropy, information, pairwise
-from worldmodel.model.transitions import Mixture
+from worldmodel.insight.rollouts import imagine_members, picture
+from worldmodel.insight.uncertainty import (
+    entropy,
+    information,
+    latent_spread,
+    pairwise,
+    pixel_spread,
+    reward_spread,
+)
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, SequenceBatch, Trajectory
 
@@ -170,7 +176,7 @@ def open_loop_errors(
     The dream follows the mixture; it, the members' own dreams, and the filter that the truth is encoded with take the
     most likely latents. The measures: along the mixture's dream ``entropy``, ``epistemic`` (1 is typical),
     ``information``, ``pairwise`` of each step's priors; from the members' dreams ``reward``, ``pixels``, ``latent``,
-    their spreads. See insight/uncertainty.py and insight/dreams.py.
+    their spreads. See insight/uncertainty.py.
 
     Args:
         world_model: who dreams.
@@ -187,10 +193,10 @@ def open_loop_errors(
     if end > length:
         raise ValueError(f"horizon longer than the data: {context} seen + {horizon} dreamt, sequences have {length}")
     seen = world_model.observe(batch.map(lambda x: x[:, :end]), mode=True).state  # a filter looks back only
-    start = LatentState(*(x[:, context - 1] for x in seen))
+    start = seen.map(lambda x: x[:, context - 1])
     real = batch.map(lambda x: x[:, context:end])
-    own = member_dreams(world_model, start, real.action)
-    path = imagine(world_model, following(real.action), start, horizon, Mixture(), mode=True, doubt=False)
+    own = imagine_members(world_model, start, real.action)
+    path = imagine(world_model, following(real.action), start, horizon, mode=True, doubt=False)
     truth = world_model.decoder.pixels.resize(real.image.flatten(0, 1)).unflatten(0, real.reward.shape)
     wrong = path.reward - real.reward
     valid = real.is_first.cumsum(1) == 0
@@ -210,7 +216,9 @@ def open_loop_errors(
     )
 
 
-def _measures(world_model: WorldModel, path: Trajectory, own: Dreams) -> dict[str, Tensor]:
+def _measures(
+    world_model: WorldModel, path: Trajectory[LatentState], own: Trajectory[LatentState]
+) -> dict[str, Tensor]:
     """(B, H) each, from the mixture's dream and the members' own."""
     latents, states = world_model.latents, path.state
     prior = world_model.rssm.transition(states.deter[:, 1:], states.feature[:, :-1], path.action)  # (K, B, H, P)

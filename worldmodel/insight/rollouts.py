@@ -1,36 +1,18 @@
-"""Open-loop rollouts: what the model dreams once it is shown no more images.
+"""What a model imagines once it is shown no more images, beside what happened. ``render`` draws it.
 
-Legend: N sequences, T time, h x w pixels.
+Legend in worldmodel/types.py; N sequences, n branches, h x w pixels of the decoder, F feature.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from worldmodel.control.imagine import following, imagine
-from worldmodel.insight.canvas import DARK, DREAMT, SEEN
-from worldmodel.model.transitions import MemberChoice, Mixture
+from worldmodel.control.imagine import Act, following, imagine
+from worldmodel.control.propagation import EachMember, Propagation
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import LatentState, SequenceBatch
-
-
-class OpenLoop(NamedTuple):
-    """Truth beside dream. Where ``valid`` is False another episode has begun: images are black there, numbers zero."""
-
-    truth: Tensor  # (N, T, 3, h, w) uint8, at the decoder's resolution
-    dream: Tensor  # (N, T, 3, h, w) uint8: reconstructions of the first ``context`` records, imagination after
-    difference: Tensor  # (N, T, 3, h, w) uint8: |truth - dream|
-    reward: Tensor  # (N, T)
-    imagined_reward: Tensor  # (N, T)
-    uncertainty: Tensor  # (N, T) epistemic, of the step that led to each record; 1 is typical
-    valid: Tensor  # (N, T) bool
-    context: int
+from worldmodel.types import LatentState, SequenceBatch, Trajectory
 
 
 @torch.no_grad()
@@ -38,115 +20,157 @@ def open_loop(
     world_model: WorldModel,
     batch: SequenceBatch,
     context: int = 5,
-    sequences: int = 4,
-    choice: MemberChoice | None = None,
+    horizon: int | None = None,
+    *,
+    act: Act | None = None,
+    propagation: Propagation | None = None,
     mode: bool = True,
-) -> OpenLoop:
-    """Filter the first ``context`` records of each sequence, then imagine the rest under the real actions.
+    members: bool = False,
+) -> Trajectory[LatentState]:
+    """Filter the first records of real sequences, then imagine the next ones; with images, and beside the truth.
 
-    A dream cannot cross into another episode. The sequences that stay longest in the episode that their context ends
-    in are taken, in the batch's order; what remains of them after that episode is masked.
+    State t of the rollout is that of record t: the first ``context`` are filtered, the others imagined. Where an
+    episode begins inside the context no step led there: reward and uncertainty are NaN.
 
     Args:
-        world_model: who dreams.
-        batch: real sequences (B, T).
-        context: records that are seen, from 1 to T - 1.
-        sequences: N, or B if that is smaller.
-        choice: which member the dream follows; the mixture if None.
+        world_model: who imagines.
+        batch: real sequences (N, T).
+        context: records that are seen, at least 1.
+        horizon: records that are imagined; what the sequences have after the context if None.
+        act: who acts, such as ``Controller.acting`` or ``following`` actions; nothing is known of the truth then, until
+            ``with_truth`` adds it. The real actions if None.
+        propagation: which member the rollout follows; the mixture if None.
+        mode: take the most likely latents instead of draws.
+        members: let every member imagine the same actions on its own as well (``imagine_members``).
+
+    Raises:
+        ValueError: nothing is to be seen or imagined, or the horizon is longer than the data.
+    """
+    length = batch.action.shape[1]
+    horizon = length - context if horizon is None else horizon
+    if context < 1 or horizon < 1:
+        raise ValueError(f"context and horizon must be at least 1, got {context} and {horizon}")
+    if context > length or (act is None and context + horizon > length):
+        raise ValueError(f"horizon longer than the data: {context} seen + {horizon} imagined, sequences have {length}")
+    real = batch.map(lambda x: x[:, :context])
+    seen = world_model.observe(real, mode=mode)
+    start = seen.state.map(lambda x: x[:, -1])
+    taken = act or following(batch.action[:, context : context + horizon])
+    path = imagine(world_model, taken, start, horizon, propagation=propagation, mode=mode)
+    state = LatentState(*(torch.cat([x, y[:, 1:]], 1) for x, y in zip(seen.state, path.state, strict=True)))
+    image, begins = world_model.decoder.image(state.feature), real.is_first[:, 1:]
+
+    def of_steps(filtered: Tensor, imagined: Tensor) -> Tensor:
+        return torch.cat([filtered[:, 1:].masked_fill(begins, torch.nan), imagined], 1)  # (N, T - 1)
+
+    found = Trajectory(
+        state,
+        torch.cat([real.action[:, 1:], path.action], 1),
+        of_steps(world_model.reward(seen.state.feature), path.reward),
+        torch.cat([world_model.cont(seen.state.feature[:, 1:]), path.cont], 1),
+        of_steps(world_model.doubt(seen.prior), path.uncertainty),
+        image=image,
+        context=context,
+    )
+    if members:
+        own = world_model.decoder.image(imagine_members(world_model, start, path.action).state.feature[:, :, 1:])
+        alike = image[:, :context].expand(len(own), *image[:, :context].shape)
+        found = found._replace(members=torch.cat([alike, own], 2))
+    return with_truth(world_model, found, batch if act is None else real)
+
+
+def with_truth(world_model: WorldModel, path: Trajectory[LatentState], batch: SequenceBatch) -> Trajectory[LatentState]:
+    """A rollout of ``open_loop`` beside what really came of its actions: sequences (N, up to T).
+
+    What comes after the episode that the context ends in is left out.
+    """
+    assert path.image is not None
+    total, first = path.image.shape[1], batch.is_first[:, : path.image.shape[1]]
+    length = first.shape[1]
+    later = first.clone()
+    later[:, : path.context] = False
+    valid = first.new_zeros(len(first), total)
+    valid[:, :length] = later.cumsum(1) == 0
+    truth = torch.zeros_like(path.image)
+    truth[:, :length] = at_decoder_size(world_model, batch.image[:, :total])
+    reward = path.reward.new_full((len(first), total), torch.nan)
+    reward[:, :length] = batch.reward[:, :total].masked_fill(first, torch.nan)
+    return path._replace(
+        truth=truth * valid[:, :, None, None, None],
+        real_reward=reward.masked_fill(~valid, torch.nan)[:, 1:],
+        valid=valid,
+    )
+
+
+@torch.no_grad()
+def branches(
+    world_model: WorldModel,
+    start: LatentState,
+    act: Act,
+    n: int = 5,
+    *,
+    horizon: int = 20,
+    propagation: Propagation | None = None,
+    mode: bool = True,
+) -> Trajectory[LatentState]:
+    """Several futures of one state, with images. They part by what is drawn: actions, latents, or members.
+
+    Args:
+        world_model: who imagines.
+        start: (1, ...) where all begin.
+        act: who acts in all n at once: ``Controller.acting``, or ``following`` actions (n, H, A).
+        n: how many.
+        horizon: H steps.
+        propagation: which member a future follows; the mixture if None.
         mode: take the most likely latents instead of draws.
 
     Raises:
-        ValueError: the context leaves nothing to see or to dream.
+        ValueError: there is more than one start, or nothing to do.
     """
-    length = batch.action.shape[1]
-    if not 0 < context < length:
-        raise ValueError(f"context must be from 1 to {length - 1} for sequences of {length}, got {context}")
-    batch, valid = _longest(batch, context, sequences)
-    seen = world_model.observe(batch.map(lambda x: x[:, :context]), mode=mode)
-    start = LatentState(*(x[:, -1] for x in seen.state))
-    actions = following(batch.action[:, context:])
-    dreamt = imagine(world_model, actions, start, length - context, choice or Mixture(), mode)
-    feature = torch.cat([seen.state.feature, dreamt.state.feature[:, 1:]], 1)  # (N, T, F)
-    doubt = world_model.doubt(seen.prior)  # (N, context)
-    truth = at_decoder_size(world_model, batch.image)
-    dream = world_model.decoder.image(feature)
-    difference = (truth.int() - dream.int()).abs().to(torch.uint8)
-    uncertainty = torch.cat([doubt, dreamt.uncertainty], 1)
-    mask = valid[:, :, None, None, None]
-    images = (truth * mask, dream * mask, difference * mask)
-    numbers = (batch.reward * valid, world_model.reward(feature) * valid, uncertainty * valid)
-    return OpenLoop(*images, *numbers, valid, context)
+    if len(start.deter) != 1 or n < 1:
+        raise ValueError(f"branches part from one state and are 1 or more, got {len(start.deter)} states and n = {n}")
+    together = start.map(lambda x: x.expand(n, -1))
+    path = imagine(world_model, act, together, horizon, propagation=propagation, mode=mode)
+    return path._replace(image=world_model.decoder.image(path.state.feature))
 
 
-def _longest(batch: SequenceBatch, context: int, sequences: int) -> tuple[SequenceBatch, Tensor]:
-    """The sequences whose episode goes on longest after the context, and which of their records are of it (N, T)."""
-    valid = batch.is_first.clone()
-    valid[:, :context] = False
-    valid = valid.cumsum(1) == 0
-    chosen = valid.sum(1).argsort(descending=True, stable=True)[:sequences].sort().values
-    return batch.map(lambda x: x[chosen]), valid[chosen]
+def imagine_members(world_model: WorldModel, start: LatentState, actions: Tensor) -> Trajectory[LatentState]:
+    """Each member's own rollout of the same actions, by its most likely latents: everything is (K, B, ...).
+
+    Args:
+        world_model: who imagines.
+        start: (B, ...) where all members begin.
+        actions: (B, H, A), ``actions[:, t]`` leads from state t to t + 1.
+
+    Raises:
+        ValueError: no actions, or not as many sequences as starts.
+    """
+    if actions.dim() != 3 or not actions.shape[1] or len(actions) != len(start.deter):
+        raise ValueError(f"actions must be (B, H, A) for {len(start.deter)} starts, H >= 1, got {tuple(actions.shape)}")
+    members = world_model.rssm.transition.members
+    together = start.map(lambda x: repeat(x, "b ... -> (k b) ...", k=members))
+    act = following(repeat(actions, "b ... -> (k b) ...", k=members))
+    path = imagine(world_model, act, together, actions.shape[1], propagation=EachMember(), mode=True, doubt=False)
+    return path.map(lambda x: rearrange(x, "(k b) ... -> k b ...", k=members))
+
+
+def longest(batch: SequenceBatch, context: int, count: int) -> SequenceBatch:
+    """The ``count`` sequences whose episode goes on longest after the context, in their order."""
+    later = batch.is_first.clone()
+    later[:, :context] = False
+    chosen = (later.cumsum(1) == 0).sum(1).argsort(descending=True, stable=True)[:count].sort().values
+    return batch.map(lambda x: x[chosen])
+
+
+def picture(world_model: WorldModel, feature: Tensor) -> Tensor:
+    """The mean image as numbers in [0, 1] that are not rounded, (*B, F) -> (*B, 3, h, w)."""
+    decoder = world_model.decoder
+    white = decoder(feature.flatten(0, -2)).float()
+    image = (white * decoder.pixels.std + decoder.pixels.mean).clamp(0, 1)
+    return image.unflatten(0, feature.shape[:-1])
 
 
 def at_decoder_size(world_model: WorldModel, image: Tensor) -> Tensor:
     """Real images (N, T, 3, H, W) uint8 as the decoder would have to draw them, (N, T, 3, h, w) uint8."""
     small = world_model.decoder.pixels.resize(image.flatten(0, 1)).mul(255).round()
     return small.to(torch.uint8).unflatten(0, image.shape[:2])
-
-
-def _panels(rollout: OpenLoop, cell: int) -> np.ndarray:
-    """Truth, dream and difference as (3, N, T, H, W, 3) uint8, enlarged until a side has ``cell`` or more."""
-    panels = torch.stack([rollout.truth, rollout.dream, rollout.difference]).cpu().numpy()
-    scale = max(1, -(-cell // panels.shape[-1]))
-    return repeat(panels, "p n t c h w -> p n t (h a) (w b) c", a=scale, b=scale)
-
-
-def strip(rollout: OpenLoop, cell: int = 64) -> Image.Image:
-    """A picture of time from left to right: three rows (truth, dream, difference) for each sequence.
-
-    An orange line stands where the dream begins; numbers above count the records.
-
-    Args:
-        rollout: what to draw.
-        cell: least side of one frame in the picture, in pixels.
-    """
-    between = [(0, 0)] * 3 + [(0, 1)] * 2 + [(0, 0)]
-    panels = np.pad(_panels(rollout, cell), between, constant_values=DARK[0])
-    _, count, length, height, width, _ = panels.shape
-    left, top, gap = 72, 18, 6
-    block = 3 * height + gap
-    canvas = Image.new("RGB", (left + length * width + gap, top + count * block), DARK)
-    draw = ImageDraw.Draw(canvas)
-    rows = rearrange(panels, "p n t h w c -> n (p h) (t w) c")
-    dream_x = left + rollout.context * width
-    for n, row in enumerate(rows):
-        y = top + n * block
-        # what is dreamt stands a gap to the right, so that the line hides no pixel
-        split = rollout.context * width
-        canvas.paste(Image.fromarray(np.ascontiguousarray(row[:, :split])), (left, y))
-        canvas.paste(Image.fromarray(np.ascontiguousarray(row[:, split:])), (dream_x + gap, y))
-        for p, name in enumerate(("truth", "dream", "difference")):
-            draw.text((4, y + p * height + height // 2 - 6), name, SEEN)
-    draw.rectangle((dream_x + 1, 0, dream_x + gap - 2, canvas.height), DREAMT)
-    for t in range(length):
-        dreamt = t >= rollout.context
-        draw.text((left + t * width + gap * dreamt + 2, 2), str(t), DREAMT if dreamt else SEEN)
-    return canvas
-
-
-def frames(rollout: OpenLoop, cell: int = 128) -> np.ndarray:
-    """A film (T, H, W, 3) uint8: truth, dream and difference side by side, a row for each sequence.
-
-    The dream's border is white while it is shown images, and orange from where it is not.
-
-    Args:
-        rollout: what to show.
-        cell: least side of one frame in the picture, in pixels.
-    """
-    panels = _panels(rollout, cell)
-    edge = 4
-    around = [(0, 0)] * 3 + [(edge, edge)] * 2 + [(0, 0)]
-    framed = np.pad(panels, around)
-    inside = np.pad(np.ones(panels.shape[3:5], bool), edge)
-    framed[1, :, : rollout.context, ~inside] = SEEN
-    framed[1, :, rollout.context :, ~inside] = DREAMT
-    return rearrange(framed, "p n t h w c -> t (n h) (p w) c")

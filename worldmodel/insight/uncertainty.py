@@ -1,19 +1,25 @@
-"""What an ensemble's next latent is in doubt of, from all members' parameters.
+"""What an ensemble is in doubt of: its next latent, from all members' parameters; and how far its rollouts part.
 
-Legend: K members, *B any batch, P parameters, S latents (groups of a categorical, dimensions of a Gaussian), C classes.
+Legend: K members, *B any batch, P parameters, S latents (groups of a categorical, dimensions of a Gaussian), C classes,
+B rollouts, H horizon, D memory, F feature.
 
 A prior (K, *B, P) comes from ``RSSM.img_step`` or is ``Filtered.prior``. The model itself lives by
-``Latents.uncertainty``; these look closer, or are to be compared with it. For K = 1 what is epistemic is zero.
+``Latents.uncertainty``; these look closer, or are to be compared with it. Spreads are of rollouts (K, B, ...) that
+``imagine_members`` gives: deviations (or variances) over members without Bessel's correction. For K = 1 what is
+epistemic is zero.
 """
 
 from __future__ import annotations
 
 from functools import singledispatch
 
+import torch
 from torch import Tensor
 
+from worldmodel.insight.rollouts import picture
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.types import Uncertainty
+from worldmodel.model.world_model import WorldModel
+from worldmodel.types import LatentState, Trajectory, Uncertainty
 
 
 @singledispatch
@@ -75,3 +81,49 @@ def pairwise(latents: Latents, prior: Tensor) -> Tensor:
     members = len(prior)
     each = latents.kl(prior.unsqueeze(1), prior.unsqueeze(0))  # (K, K, *B)
     return each.sum((0, 1)) / max(1, members * (members - 1))  # a member is no distance from itself
+
+
+def reward_spread(members: Trajectory[LatentState]) -> Tensor:
+    """Deviation over members of the reward, (B, H)."""
+    return members.reward.std(0, unbiased=False)
+
+
+def pixel_spread(world_model: WorldModel, members: Trajectory[LatentState]) -> Tensor:
+    """Mean over pixels of the deviation over members of the image, (B, H) in [0, 0.5]."""
+    steps = members.state.feature.unbind(2)[1:]  # a step at a time: all images at once can be gigabytes
+    return torch.stack([_pixel_deviation(world_model, feature) for feature in steps], 1)
+
+
+def latent_spread(members: Trajectory[LatentState]) -> Tensor:
+    """Mean over dimensions of the variance over members of the latent, (B, H).
+
+    Categorical latents are one-hot vectors: in [0, 0.25], and 0 where all members agree on every class.
+    """
+    return members.state.stoch[:, :, 1:].var(0, unbiased=False).mean(-1)
+
+
+def reward_disagreement(world_model: WorldModel, deter: Tensor, prior: Tensor) -> Tensor:
+    """Deviation (*B,) over members of the reward at each member's most likely next latent.
+
+    Args:
+        world_model: whose reward head is asked.
+        deter: (*B, D) memory of the next state.
+        prior: (K, *B, P) of its latent, as ``RSSM.img_step`` gives both.
+    """
+    return world_model.reward(_modes(world_model, deter, prior)).std(0, unbiased=False)
+
+
+def pixel_disagreement(world_model: WorldModel, deter: Tensor, prior: Tensor) -> Tensor:
+    """The same for the image: mean over pixels of the deviation over members, (*B,) in [0, 0.5]."""
+    return _pixel_deviation(world_model, _modes(world_model, deter, prior))
+
+
+def _modes(world_model: WorldModel, deter: Tensor, prior: Tensor) -> Tensor:
+    """Features (K, *B, F) of each member's most likely next state."""
+    mode = world_model.latents.mode(prior)
+    return torch.cat([deter.expand(len(prior), *deter.shape), mode], -1)
+
+
+def _pixel_deviation(world_model: WorldModel, feature: Tensor) -> Tensor:
+    """(K, *B, F) -> (*B,)"""
+    return picture(world_model, feature).std(0, unbiased=False).mean((-3, -2, -1))

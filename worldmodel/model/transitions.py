@@ -49,7 +49,7 @@ class Transition(nn.Module, ABC):
 
         Args:
             deter, feature, action: as in ``forward``.
-            member: (*B,) index of the member, as a ``MemberChoice`` deals them: none has more than its even share.
+            member: (*B,) index of the member, as a ``Propagation`` deals them: none has more than its even share.
         """
         return select_member(self(deter, feature, action), member)
 
@@ -84,54 +84,6 @@ class SharedTrunk(Transition):
 
     def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
         return rearrange(self.heads(self.trunk(deter)), "... (k p) -> k ... p", k=self.members)
-
-
-class MemberChoice(ABC):
-    """Which member's prediction an imagined rollout follows. Members are dealt evenly, in random order."""
-
-    @abstractmethod
-    def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor | None:
-        """What is drawn once per rollout."""
-
-    @abstractmethod
-    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor | None:
-        """Member indices (*B,) for one step, or None to follow the mixture."""
-
-
-class EveryStep(MemberChoice):
-    """A random member at each step (TS1 of PETS, Chua et al. 2018)."""
-
-    def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
-        return None
-
-    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor:
-        return deal(members, batch, device)
-
-
-class EveryTrajectory(MemberChoice):
-    """One member for a whole rollout (TSinf of PETS)."""
-
-    def start(self, members: int, batch: torch.Size, device: torch.device) -> Tensor:
-        return deal(members, batch, device)
-
-    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> Tensor | None:
-        return drawn
-
-
-class Mixture(MemberChoice):
-    """The members' average: plain averaging over what the model does not know."""
-
-    def start(self, members: int, batch: torch.Size, device: torch.device) -> None:
-        return None
-
-    def pick(self, members: int, batch: torch.Size, device: torch.device, drawn: Tensor | None) -> None:
-        return None
-
-
-def deal(members: int, batch: torch.Size, device: torch.device) -> Tensor:
-    """Random members (*batch,), each as often as the others or once more: every one is as likely at every place."""
-    places = torch.randperm(batch.numel(), device=device)
-    return ((places + torch.randint(members, (), device=device)) % members).view(batch)
 
 
 def select_member(params: Tensor, index: Tensor) -> Tensor:

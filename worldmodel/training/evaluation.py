@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from worldmodel.experience.collector import run_episodes
-from worldmodel.insight.rollouts import frames, open_loop, strip
+from worldmodel.insight.render import render_film, render_strip
+from worldmodel.insight.rollouts import longest, open_loop
 from worldmodel.insight.video import write_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.randomness import own_randomness, seed_for
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.world import World
+
+_CONTEXT = 5  # records that are seen before an open-loop rollout
 
 
 class Evaluation(NamedTuple):
@@ -78,12 +81,12 @@ def film_rollouts(folder: RunFolder, world: World) -> None:
     if not world.fabric.is_global_zero:
         return
     with own_randomness(0), world.replay.aside(), evaluating(world.agent):
-        batch = world.replay.sample(8, max(world.data.length, 20))
-        rollout = open_loop(world.agent.world_model, batch.map(lambda x: x.to(world.fabric.device)))
+        batch = longest(world.replay.sample(8, max(world.data.length, 20)), _CONTEXT, 4)
+        rollout = open_loop(world.agent.world_model, batch.map(lambda x: x.to(world.fabric.device)), _CONTEXT)
     path = folder.videos / f"open_loop_{world.agent.updates:07d}.png"
     path.parent.mkdir(exist_ok=True)
-    strip(rollout).save(path)
-    write_mp4(path.with_suffix(".mp4"), frames(rollout), fps=8)
+    render_strip(rollout, difference=True).save(path)
+    write_mp4(path.with_suffix(".mp4"), render_film(rollout, difference=True), fps=8)
 
 
 @contextmanager

@@ -16,18 +16,20 @@ from worldmodel.control.controller import ActorController, Controller, LatentPol
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Policy
 from worldmodel.experience.vector import Environments, Step
-from worldmodel.insight.film import Imagination, beside, imagination, render_film, render_strip
+from worldmodel.insight.render import render_film, render_strip
+from worldmodel.insight.rollouts import open_loop, with_truth
 from worldmodel.insight.video import write_gif, write_mp4
+from worldmodel.model.world_model import WorldModel
 from worldmodel.training.acting import read_policy
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.settings import reason
-from worldmodel.types import ActionSpec, Observation, SequenceBatch
+from worldmodel.types import ActionSpec, LatentState, Observation, SequenceBatch, Trajectory
 
 _FPS = 8
-_WRITERS: dict[str, Callable[[Path, Imagination], None]] = {
+_WRITERS: dict[str, Callable[[Path, Trajectory[LatentState]], None]] = {
     ".mp4": lambda path, found: write_mp4(path, render_film(found), _FPS),
     ".gif": lambda path, found: write_gif(path, render_film(found), _FPS),
     ".png": lambda path, found: write_atomically(path, lambda whole: render_strip(found).save(whole, format="png")),
@@ -82,13 +84,16 @@ def imagine(
     try:
         with own_randomness(seed):
             own = _controller(agent, ActorController if agent.actor_critic is not None else agent.collect_with)
-            dreamer = _controller(agent, other) if other else own
+            imagining = (_controller(agent, other) if other else own) if policy else None
             given = None if actions is None else read_actions(actions, agent.action, horizon)
             if given is not None:
                 given = given[None].repeat(sequences, 0)
             data.seed += seed
             real = Episodes(data.held_out("report"))
-            found = _found(agent, real, own, dreamer if policy else None, given, context, horizon or 30, members)
+            found = _found(
+                agent.world_model, real, own, imagining=imagining, given=given, context=context,
+                horizon=horizon or 30, members=members,
+            )  # fmt: skip
     finally:
         data.close()
     write(Path(out), found)
@@ -137,28 +142,28 @@ class Episodes:
 
 
 def _found(
-    agent: Agent,
+    model: WorldModel,
     real: Episodes,
     own: Controller,
-    dreamer: Controller | None,
+    *,
+    imagining: Controller | None,
     given: np.ndarray | None,
     context: int,
     horizon: int,
     members: bool,
-) -> Imagination:
-    """Dreams of what the dreamer does, or of given actions (N, H, A), or of what the run's own policy really does."""
-    model = agent.world_model
+) -> Trajectory[LatentState]:
+    """Who acts in the dream does so; else given actions (N, H, A) are taken, or those of the run's own policy."""
     policy = LatentPolicy(own)
     real.follow(policy, context - 1)
-    if dreamer is not None:
-        dreamt = imagination(model, real.batch(), context, horizon, dreamer.acting(), members)
-        real.take(dreamt.action[:, context:])
-        return beside(model, dreamt, _whole(real.batch(), context))
+    if imagining is not None:
+        path = open_loop(model, real.batch(), context, horizon, act=imagining.acting(), members=members)
+        real.take(path.action[:, context - 1 :].cpu().numpy())
+        return with_truth(model, path, _whole(real.batch(), context))
     if given is None:
         real.follow(policy, horizon)
     else:
         real.take(given)
-    return imagination(model, _whole(real.batch(), context), context, members=members)
+    return open_loop(model, _whole(real.batch(), context), context, members=members)
 
 
 def _whole(batch: SequenceBatch, context: int) -> SequenceBatch:

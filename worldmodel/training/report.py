@@ -14,7 +14,6 @@ from worldmodel.control.controller import ActorController, Controller, LatentPol
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
-from worldmodel.insight.film import imagination
 from worldmodel.insight.page import write_html
 from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
@@ -70,8 +69,8 @@ def report(
     with own_randomness(seed):
         calibration = calibrate(horizon_errors(agent.world_model, batch, context, horizon), fit)
         aurocs = shift_auroc(agent.world_model, _spread(batch, _SHIFTED))
-        rollout = open_loop(agent.world_model, _spread(batch, 3), context)
-        film = imagination(agent.world_model, _spread(batch, 2), context)
+        still = open_loop(agent.world_model, _spread(batch, 3), context)
+        moving = open_loop(agent.world_model, _spread(batch, 2), context, members=True)
     held_out = {
         "held-out episodes": f"{episodes}, half by {acts.name} and half at random",
         "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
@@ -85,7 +84,7 @@ def report(
         cost(agent, data, folder, used, metrics),
         learning(folder.read_evaluations(), metrics),
         episode(folder),
-        dreams(rollout, film, calibration),
+        dreams(moving, still, calibration),
         *doubts(calibration),
         noticed(aurocs),
     ]

@@ -13,14 +13,14 @@ from PIL import Image
 
 from worldmodel.errors import UserError
 from worldmodel.insight import plots
-from worldmodel.insight.film import Imagination, render_film
 from worldmodel.insight.page import Details, Film, Part, Picture, Section, Table
+from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.report import Calibration
-from worldmodel.insight.rollouts import OpenLoop, strip
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
 from worldmodel.training.run_folder import RunFolder
+from worldmodel.types import LatentState, Trajectory
 
 
 def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, more: Mapping[str, str]) -> Section:
@@ -103,15 +103,15 @@ def episode(folder: RunFolder) -> Section:
     return Section("An episode", [Film(path.read_bytes(), _png(frames[len(frames) // 2]), text)])
 
 
-def dreams(rollout: OpenLoop, film: Imagination, found: Calibration) -> Section:
+def dreams(moving: Trajectory[LatentState], still: Trajectory[LatentState], found: Calibration) -> Section:
     """What it dreams of held-out sequences, and how dreams go wrong."""
-    frames = render_film(film)
+    frames = render_film(moving)
     text = "Held-out sequences. Borders are orange once the model is shown no more images."
-    moving = Film(mp4_bytes(frames, fps=8), _png(frames[(film.context + len(frames)) // 2]), text)
+    film = Film(mp4_bytes(frames, fps=8), _png(frames[(moving.context + len(frames)) // 2]), text)
     file = io.BytesIO()
-    strip(rollout).save(file, format="png")
-    still = Picture(file.getvalue(), "Others. Right of the orange line the model is shown no more images.")
-    return Section("Dreams", [moving, still, *_errors(found)])
+    render_strip(still, difference=True).save(file, format="png")
+    picture = Picture(file.getvalue(), "Others. Right of the orange line the model is shown no more images.")
+    return Section("Dreams", [film, picture, *_errors(found)])
 
 
 def _png(frame: np.ndarray) -> bytes:

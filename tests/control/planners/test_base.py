@@ -17,12 +17,11 @@ from worldmodel.control.planners import (
     GradientPlanner,
     Planner,
     RandomShooting,
-    Rollout,
     Step,
 )
 from worldmodel.control.planners.base import bound, given, ranked
 from worldmodel.control.trust import Fade, Truncate, Trust
-from worldmodel.types import ActionSpec, Plan
+from worldmodel.types import ActionSpec, Plan, Trajectory
 
 SAMPLING = [RandomShooting, CEM, MPPI]
 EVERY = [*SAMPLING, GradientPlanner, ILQR]
@@ -64,11 +63,13 @@ def test_returns_by_hand() -> None:
     planner = CEM(3, discount=0.9, uncertainty_weight=-0.5, trust=Halves())
     alive = [1, 0.9, 0.9 * 0.9 * 0.8 * 0.5, 0.9**3 * 0.8 * 0.5 * 0.9]
     expected = (1 - 0.5) + alive[1] * (2 - 1) + alive[2] * (4 - 0.25) + alive[3] * 100
-    assert planner.returns(Worth(), Rollout(state, reward, cont, doubt)).item() == pytest.approx(expected)
+    path = Trajectory(state, torch.zeros(1, 3, 1), reward, cont, doubt)
+    assert planner.returns(Worth(), path).item() == pytest.approx(expected)
 
 
 def test_nothing_counts_after_the_end_but_what_led_there_does() -> None:
-    ends = Rollout(torch.ones(1, 3, 2), torch.tensor([[1.0, 7.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))
+    reward, cont = torch.tensor([[1.0, 7.0]]), torch.tensor([[0.0, 1.0]])
+    ends = Trajectory(torch.ones(1, 3, 2), torch.zeros(1, 2, 1), reward, cont, torch.zeros(1, 2))
     assert CEM(2).returns(Beacon(), ends).tolist() == [1.0]
 
 

@@ -18,12 +18,13 @@ from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.control.controller import ActorController
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
+from worldmodel.control.propagation import Mixture
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.vector import InProcess
 from worldmodel.insight.player.reality import Reality
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
-from worldmodel.model.transitions import Mixture, SharedTrunk, Transition
+from worldmodel.model.transitions import SharedTrunk, Transition
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec
 

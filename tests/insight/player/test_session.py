@@ -11,11 +11,10 @@ from worldmodel.control.imagine import imagine
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.dreams import pixel_disagreement
 from worldmodel.insight.player.reality import Reality, from_replay
 from worldmodel.insight.player.session import Frame, PlayerSession
+from worldmodel.insight.uncertainty import pixel_disagreement
 from worldmodel.model.bayesian import DropoutTransition
-from worldmodel.model.transitions import Mixture
 from worldmodel.types import ActionSpec, LatentState
 
 RIGHT = [1.0, 0.25]
@@ -36,7 +35,7 @@ def test_the_dream_is_what_imagination_gives_for_the_same_actions() -> None:
     start = LatentState(*(x[:, -1] for x in seen.state))
     wanted = torch.tensor([[1.0, 0.25], [-0.5, 0.0], [1.0, -1.0]])  # within limits
     left = iter(wanted.unsqueeze(1))
-    path = imagine(model, lambda _: next(left), start, 3, Mixture(), mode=True)
+    path = imagine(model, lambda _: next(left), start, 3, mode=True)
     pictures = model.decoder.image(path.state.feature)[0].permute(0, 2, 3, 1)
     for t, frame in enumerate(frames):
         assert frame.step == t and np.array_equal(frame.image, pictures[t].numpy())

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.control.trust import Always, Trust
-from worldmodel.types import ActionSpec, Plan
+from worldmodel.types import ActionSpec, Plan, Trajectory
 
 
 class Step(NamedTuple):
@@ -28,15 +28,6 @@ class Step(NamedTuple):
     uncertainty: Tensor  # (M,) what the dynamics do not know of this step; 1 is usual
 
 
-class Rollout(NamedTuple):
-    """Where sequences of actions lead: ``reward[t]`` is earned in ``state[t + 1]``."""
-
-    state: Tensor  # (M, H + 1, X)
-    reward: Tensor  # (M, H)
-    cont: Tensor  # (M, H)
-    uncertainty: Tensor  # (M, H)
-
-
 class Dynamics(ABC):
     """How states move. Only ``step`` has to be given."""
 
@@ -44,15 +35,15 @@ class Dynamics(ABC):
     def step(self, state: Tensor, action: Tensor) -> Step:
         """One step from states (M, X) under actions (M, A) within their limits."""
 
-    def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
-        """Steps from states (M, X) under sequences (M, H, A)."""
+    def rollout(self, state: Tensor, actions: Tensor) -> Trajectory[Tensor]:
+        """Steps from states (M, X) under sequences (M, H, A); its states are (M, H + 1, X)."""
         steps = []
         states = [state]
         for action in actions.unbind(1):
             steps.append(self.step(states[-1], action))
             states.append(steps[-1].state)
         reward, cont, doubt = (torch.stack([s[i] for s in steps], 1) for i in (1, 2, 3))
-        return Rollout(torch.stack(states, 1), reward, cont, doubt)
+        return Trajectory(torch.stack(states, 1), actions, reward, cont, doubt)
 
     def value(self, state: Tensor) -> Tensor:
         """What states (M, X) are worth beyond the horizon, (M,); zero unless there is a critic."""
@@ -110,7 +101,7 @@ class Planner(ABC):
             ValueError: actions of this kind cannot be planned.
         """
 
-    def returns(self, dynamics: Dynamics, rollout: Rollout) -> Tensor:
+    def returns(self, dynamics: Dynamics, rollout: Trajectory[Tensor]) -> Tensor:
         """Discounted returns (M,) of rollouts, uncertainty weighed in, with the value of their last state.
 
         sum_t alive_t (r_t + w u_t) + alive_H v(s_H), where alive_0 = 1, alive_{t+1} = alive_t discount cont_t trust_t.

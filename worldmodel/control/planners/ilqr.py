@@ -12,19 +12,18 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.autograd import grad
 
-from worldmodel.control.planners.base import Dynamics, Planner, Rollout, bound, given
+from worldmodel.control.planners.base import Dynamics, Planner, bound, given
 from worldmodel.control.planners.lqr import Quadratic, Regulator, lqr, times
 from worldmodel.control.trust import Trust
-from worldmodel.types import ActionSpec, Plan
+from worldmodel.types import ActionSpec, Plan, Trajectory
 
 FACTOR, LEAST, MOST = 2.0, 1e-6, 1e10  # how fast the damping changes, and between what
 
 
 class Path(NamedTuple):
-    """A sequence of actions for each problem, where it leads, and its return."""
+    """A sequence of actions for each problem with where it leads, and its return."""
 
-    action: Tensor  # (B, H, A)
-    rollout: Rollout  # (B, H + 1, X), the others (B, H)
+    rollout: Trajectory[Tensor]  # states (B, H + 1, X), actions (B, H, A), the others (B, H)
     value: Tensor  # (B,)
 
 
@@ -96,11 +95,12 @@ class ILQR(Planner):
             best = self.score(dynamics, state, spec, starts)[0].argmax(1)  # (B,)
             start = starts.take_along_dim(best[:, None, None, None], 1)[:, 0]  # (B, H, A)
             rollout = dynamics.rollout(state, start)
-            path = self._improve(dynamics, Path(start, rollout, self._finite_returns(dynamics, rollout)))
-            action, value, doubt = (x.unsqueeze(1) for x in (path.action, path.value, path.rollout.uncertainty.mean(1)))
-            return self.settle(spec, action, value, doubt, torch.zeros_like(path.action), action, value)
+            path = self._improve(dynamics, Path(rollout, self._finite_returns(dynamics, rollout)))
+            actions = path.rollout.action
+            action, value, doubt = (x.unsqueeze(1) for x in (actions, path.value, path.rollout.uncertainty.mean(1)))
+            return self.settle(spec, action, value, doubt, torch.zeros_like(actions), action, value)
 
-    def _finite_returns(self, dynamics: Dynamics, rollout: Rollout) -> Tensor:
+    def _finite_returns(self, dynamics: Dynamics, rollout: Trajectory[Tensor]) -> Tensor:
         value = self.returns(dynamics, rollout)
         return torch.where(value.isfinite(), value, -torch.inf)
 
@@ -112,7 +112,7 @@ class ILQR(Planner):
         for _ in range(self.iterations):
             if changed:
                 problem, basis = self._expand(dynamics, path)
-            action = _exact(path.action)
+            action = _exact(path.rollout.action)
             regulator = lqr(_damped(problem, _exact(mu)), -1 - action, 1 - action)
             tried = self._follow(dynamics, path, regulator, basis)
             better = active & (tried.value > path.value)
@@ -130,18 +130,20 @@ class ILQR(Planner):
 
         Both in float64 on the CPU, see ``_exact``.
         """
-        horizon, size = path.action.shape[1], path.rollout.state.shape[-1]
-        points = torch.cat([path.rollout.state[:, :-1], path.action], -1)  # (B, H, Z)
+        rollout = path.rollout
+        horizon, size = rollout.action.shape[1], rollout.state.shape[-1]
+        points = torch.cat([rollout.state[:, :-1], rollout.action], -1)  # (B, H, Z)
         with torch.enable_grad():
-            *parts, last = (x.clone().requires_grad_() for x in (*path.rollout[1:], path.rollout.state[:, -1]))
-            states = torch.cat([path.rollout.state[:, :-1], last.unsqueeze(1)], 1)
-            total = self.returns(dynamics, Rollout(states, *parts))  # (B,)
+            *parts, last = (x.clone().requires_grad_() for x in (*rollout[2:5], rollout.state[:, -1]))
+            states = torch.cat([rollout.state[:, :-1], last.unsqueeze(1)], 1)
+            reward, cont, doubt = parts
+            total = self.returns(dynamics, Trajectory(states, rollout.action, reward, cont, doubt))  # (B,)
             weights = grad(total.sum(), parts, retain_graph=True, materialize_grads=True)  # each (B, H)
             leaf = rearrange(points, "b h z -> (b h) z").requires_grad_()
             step = dynamics.step(leaf[:, :size], leaf[:, size:])
             jacobian = rearrange(_jacobian(step.state, leaf), "(b h) x z -> b h x z", h=horizon)
             basis = _reachable(jacobian, size)
-            wide = _with_actions(basis[:, :-1], path.action.shape[-1])  # (B, H, Z, N + A)
+            wide = _with_actions(basis[:, :-1], rollout.action.shape[-1])  # (B, H, Z, N + A)
             worth = sum((w.flatten() * x for w, x in zip(weights, step[1:], strict=True)), torch.zeros_like(leaf[:, 0]))
             slope, curvature = _cost(worth, leaf, rearrange(wide, "b h z n -> (b h) z n"))
             final_slope, final_curvature = _cost(total, last, basis[:, -1])
@@ -152,24 +154,24 @@ class ILQR(Planner):
 
     def _follow(self, dynamics: Dynamics, path: Path, regulator: Regulator, basis: Tensor) -> Path:
         """The best path under the regulator, of all step sizes."""
-        count = self.line_search
-        feedback = (regulator.feedback @ basis[:, :-1].mT).to(path.action)  # (B, H, A, X)
-        feedforward = regulator.feedforward.to(path.action)
-        sizes = (0.5 ** torch.arange(count)).to(path.action).view(-1, 1)
-        state = repeat(path.rollout.state[:, 0], "b x -> (b l) x", l=count)
+        count, old = self.line_search, path.rollout
+        feedback = (regulator.feedback @ basis[:, :-1].mT).to(old.action)  # (B, H, A, X)
+        feedforward = regulator.feedforward.to(old.action)
+        sizes = (0.5 ** torch.arange(count)).to(old.action).view(-1, 1)
+        state = repeat(old.state[:, 0], "b x -> (b l) x", l=count)
         states, actions, steps = [state], [], []
-        for t in range(path.action.shape[1]):
-            moved = rearrange(states[-1], "(b l) x -> b l x", l=count) - path.rollout.state[:, t, None]
+        for t in range(old.action.shape[1]):
+            moved = rearrange(states[-1], "(b l) x -> b l x", l=count) - old.state[:, t, None]
             change = sizes * feedforward[:, t, None] + moved @ feedback[:, t].mT  # (B, L, A)
-            action = (path.action[:, t, None] + change).clamp(-1, 1)
+            action = (old.action[:, t, None] + change).clamp(-1, 1)
             actions.append(rearrange(action, "b l a -> (b l) a"))
             steps.append(dynamics.step(states[-1], actions[-1]))
             states.append(steps[-1].state)
-        rest = (torch.stack(x, 1) for x in list(zip(*steps, strict=True))[1:])
-        rollout = Rollout(torch.stack(states, 1), *rest)
+        reward, cont, doubt = (torch.stack(x, 1) for x in list(zip(*steps, strict=True))[1:])
+        rollout = Trajectory(torch.stack(states, 1), torch.stack(actions, 1), reward, cont, doubt)
         value = rearrange(self._finite_returns(dynamics, rollout), "(b l) -> b l", l=count)
         row = value.argmax(1) + count * torch.arange(len(value), device=value.device)
-        return Path(torch.stack(actions, 1)[row], Rollout(*(x[row] for x in rollout)), value.amax(1))
+        return Path(rollout.map(lambda x: x[row]), value.amax(1))
 
 
 def _exact(x: Tensor) -> Tensor:
@@ -187,8 +189,8 @@ def _choose(first: Tensor, a: Path, b: Path) -> Path:
     def pick(x: Tensor, y: Tensor) -> Tensor:
         return torch.where(first.view(-1, *[1] * (x.dim() - 1)), x, y)
 
-    rollout = Rollout(*(pick(x, y) for x, y in zip(a.rollout, b.rollout, strict=True)))
-    return Path(pick(a.action, b.action), rollout, pick(a.value, b.value))
+    state, action, reward, cont, doubt = (pick(x, y) for x, y in zip(a.rollout[:5], b.rollout[:5], strict=True))
+    return Path(Trajectory(state, action, reward, cont, doubt), pick(a.value, b.value))
 
 
 def _damped(problem: Quadratic, mu: Tensor) -> Quadratic:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
-from worldmodel.insight.dreams import picture
 from worldmodel.insight.player.reality import Reality, Recorded
+from worldmodel.insight.rollouts import picture
 from worldmodel.model.rssm import Filtered
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState

@@ -6,26 +6,24 @@ from torch import Size, Tensor
 
 from tests import tiny
 from worldmodel.control.imagine import imagine
-from worldmodel.insight.dreams import (
-    Dreams,
-    decode,
+from worldmodel.control.propagation import TSInf
+from worldmodel.insight.rollouts import imagine_members, picture
+from worldmodel.insight.uncertainty import (
     latent_spread,
-    member_dreams,
-    picture,
     pixel_disagreement,
     pixel_spread,
     reward_disagreement,
     reward_spread,
 )
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.transitions import EveryTrajectory, SharedTrunk
+from worldmodel.model.transitions import SharedTrunk
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import LatentState
+from worldmodel.types import LatentState, Trajectory
 
 B, H = 4, 5
 
 
-class Only(EveryTrajectory):
+class Only(TSInf):
     """Always this member."""
 
     def __init__(self, member: int) -> None:
@@ -59,13 +57,13 @@ def agree(model: WorldModel) -> None:
 @torch.no_grad()
 def test_a_member_dreams_as_imagination_that_follows_it(latents: Latents) -> None:
     model, start, actions = setting(latents)
-    dreams = member_dreams(model, start, actions)
+    dreams = imagine_members(model, start, actions)
     assert dreams.reward.shape == dreams.cont.shape == (tiny.MEMBERS, B, H)
-    images = decode(model, dreams)
+    images = model.decoder.image(dreams.state.feature[:, :, 1:])
     assert images.shape == (tiny.MEMBERS, B, H, 3, 16, 16) and images.dtype == torch.uint8
     for k in range(tiny.MEMBERS):
         left = iter(actions.unbind(1))
-        path = imagine(model, lambda _, left=left: next(left), start, H, Only(k), mode=True)
+        path = imagine(model, lambda _, left=left: next(left), start, H, propagation=Only(k), mode=True)
         for ours, theirs in zip(dreams.state, path.state, strict=True):
             torch.testing.assert_close(ours[k], theirs, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(dreams.reward[k], path.reward, atol=1e-4, rtol=1e-4)
@@ -80,7 +78,7 @@ def test_a_member_dreams_as_imagination_that_follows_it(latents: Latents) -> Non
 def test_members_that_agree_dream_the_same() -> None:
     model, start, actions = setting()
     agree(model)
-    dreams = member_dreams(model, start, actions)
+    dreams = imagine_members(model, start, actions)
     deter, prior = model.rssm.img_step(start, actions[:, 0])
     for spread in (
         reward_spread(dreams),
@@ -95,7 +93,7 @@ def test_members_that_agree_dream_the_same() -> None:
 @torch.no_grad()
 def test_one_member_disagrees_with_nobody() -> None:
     model, start, actions = setting(members=1)
-    dreams = member_dreams(model, start, actions)
+    dreams = imagine_members(model, start, actions)
     deter, prior = model.rssm.img_step(start, actions[:, 0])
     assert not reward_spread(dreams).any() and not pixel_spread(model, dreams).any() and not latent_spread(dreams).any()
     assert not reward_disagreement(model, deter, prior).any() and not pixel_disagreement(model, deter, prior).any()
@@ -104,7 +102,7 @@ def test_one_member_disagrees_with_nobody() -> None:
 @torch.no_grad()
 def test_the_first_step_s_spread_is_the_disagreement_of_its_prior() -> None:
     model, start, actions = setting()
-    dreams = member_dreams(model, start, actions)
+    dreams = imagine_members(model, start, actions)
     deter, prior = model.rssm.img_step(start, actions[:, 0])
     torch.testing.assert_close(reward_disagreement(model, deter, prior), reward_spread(dreams)[:, 0])
     torch.testing.assert_close(pixel_disagreement(model, deter, prior), pixel_spread(model, dreams)[:, 0])
@@ -116,7 +114,7 @@ def test_spreads_by_hand() -> None:
     stoch[0, 0, :, 0] = stoch[1, 0, :2, 0] = stoch[1, 0, 2, 1] = 1.0  # they part in the second step
     nothing = torch.zeros(2, 1, 3, 1)
     reward = torch.tensor([[[1.0, 5.0]], [[1.0, 2.0]]])
-    dreams = Dreams(LatentState(nothing, stoch, nothing), reward, torch.ones(2, 1, 2))
+    dreams = Trajectory(LatentState(nothing, stoch, nothing), nothing[:, :, 1:], reward, *torch.ones(2, 2, 1, 2))
     assert reward_spread(dreams).tolist() == [[0.0, 1.5]]
     assert latent_spread(dreams).tolist() == [[0.0, 0.125]]  # two of four numbers have a variance of 1/4
 
@@ -134,4 +132,4 @@ def test_the_picture_is_the_decoder_s_before_rounding() -> None:
 def test_actions_that_cannot_be_dreamt(shape: tuple[int, ...]) -> None:
     model, start, _ = setting()
     with pytest.raises(ValueError, match=r"actions must be \(B, H, A\) for 4 starts"):
-        member_dreams(model, start, torch.zeros(shape))
+        imagine_members(model, start, torch.zeros(shape))

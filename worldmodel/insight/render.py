@@ -1,4 +1,4 @@
-"""Films and strips of dreams: frames, the doubt of every step, imagined reward beside the real one.
+"""Films and strips of rollouts: frames, the uncertainty of every step, imagined reward beside the real one.
 
 Legend: N sequences, T time, K members, n branches, F film frames, h x w pixels.
 """
@@ -9,40 +9,31 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from worldmodel.insight.canvas import DREAMT, FAINT, SEEN, Line, Scale, blank, enlarged, font, paste, plot, scale_of
-from worldmodel.insight.futures import Branches, Imagination, beside, branches, following, imagination
 from worldmodel.insight.plots import COLOURS
-
-__all__ = [
-    "Branches",
-    "Imagination",
-    "beside",
-    "branches",
-    "following",
-    "imagination",
-    "render_branches",
-    "render_film",
-    "render_strip",
-]
+from worldmodel.types import LatentState, Trajectory
 
 _REAL, _IMAGINED, _DOUBT = COLOURS[5], COLOURS[1], COLOURS[4]
 _WORDS, _PLOT, _GAP = 150, 64, 6  # pixels: margin for words, height of a plot, between things
 _COLUMNS = 40  # frames in a row of a strip, at most
 
 
-def render_strip(found: Imagination, cell: int = 64) -> Image.Image:
+def render_strip(found: Trajectory[LatentState], cell: int = 64, difference: bool = False) -> Image.Image:
     """Time from left to right, for each sequence: truth, the mixture's dream, each member's, doubt, and reward.
 
     An orange line stands where the dreams begin, numbers above count the records. Of many records every second is
     shown, or every third, but the curves are of all.
 
     Args:
-        found: what to draw.
+        found: what to draw, as ``open_loop`` gives it.
         cell: least side of one frame in the picture, in pixels.
+        difference: a row for |truth - dream| as well.
     """
-    rows = enlarged(_rows(found), cell)  # (2 + K, N, T, h, w, 3)
-    names, (kinds, count, length, height, width, _) = _names(found), rows.shape
+    names, pictures = _rows(found, difference)
+    rows = enlarged(pictures, cell)  # (rows, N, T, h, w, 3)
+    kinds, count, length, height, width, _ = rows.shape
     every = -(-length // _COLUMNS)
     step = (width + 1) / every  # pixels from one record to the next
     left = _WORDS + step * np.arange(length) + _GAP * (np.arange(length) >= found.context)
@@ -66,17 +57,19 @@ def render_strip(found: Imagination, cell: int = 64) -> Image.Image:
     return canvas
 
 
-def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
+def render_film(found: Trajectory[LatentState], cell: int = 128, difference: bool = False) -> np.ndarray:
     """A film (F, H, W, 3) uint8, a frame for each record.
 
     For each sequence: truth, the mixture's dream and each member's side by side, below them doubt and reward with a
     cursor. Dreams have a white border while they are shown images, and an orange one from where they are not.
 
     Args:
-        found: what to show.
+        found: what to show, as ``open_loop`` gives it.
         cell: least side of one picture in the film, in pixels.
+        difference: |truth - dream| as well.
     """
-    rows, names = enlarged(_rows(found), cell), _names(found)
+    names, pictures = _rows(found, difference)
+    rows, valid = enlarged(pictures, cell), _known(found.valid)
     kinds, count, length, height, width, _ = rows.shape
     edge, caption = 4, 20
     wide = max(kinds * (width + 2 * edge + _GAP), _WORDS + 400)
@@ -103,7 +96,7 @@ def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
                     border = (x, y, x + width + 2 * edge - 1, y + height + 2 * edge - 1)
                     draw.rectangle(border, DREAMT if dreamt else SEEN)
                 paste(frame, rows[row, n, t], x + edge, y + edge)
-                if not row and not found.valid[n, t]:
+                if not row and not valid[n, t]:
                     draw.text((x + edge + width // 2, y + height // 2), "not known", FAINT, font(), anchor="mm")
             low = 20 + n * block + top
             draw.line((centres[t], low, centres[t], low + 2 * _PLOT + _GAP), SEEN)
@@ -111,15 +104,16 @@ def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
     return np.stack(frames)
 
 
-def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None = None) -> Image.Image:
+def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Sequence[str] | None = None) -> Image.Image:
     """A row of pictures for each future, its return and mean doubt beside it; below, reward and doubt of all.
 
     Args:
-        found: what to draw.
+        found: what to draw, as ``branches`` gives it.
         cell: least side of one frame in the picture, in pixels.
         names: of the futures; numbers if None.
     """
-    images = enlarged(found.image, cell)  # (n, H + 1, h, w, 3)
+    images = enlarged(_known(found.image), cell)  # (n, H + 1, h, w, 3)
+    rewards, doubts = _known(found.reward), _known(found.uncertainty)
     count, length, height, width, _ = images.shape
     every = -(-length // _COLUMNS)
     left = _WORDS + (width + 1) / every * np.arange(length)
@@ -134,8 +128,8 @@ def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None
         draw.rectangle((0, y, 4, y + height - 1), colour)
         words = (
             names[row] if names else f"future {row + 1}",
-            f"return {found.reward[row].sum():.3g}",
-            f"doubt {found.doubt[row].mean():.3g}",
+            f"return {rewards[row].sum():.3g}",
+            f"doubt {doubts[row].mean():.3g}",
         )
         for line, text in enumerate(words):
             draw.text((9, y + height // 2 - 24 + 16 * line), text, SEEN, font(12))
@@ -143,8 +137,8 @@ def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None
             paste(canvas, images[row, t][:, : right - int(left[t])], int(left[t]), y)
     y = 20 + count * (height + 1) + _GAP
     for values, least, title, mark in (
-        (found.doubt, Scale(0, 1), "doubt, 1 is usual", 1.0),
-        (found.reward, Scale(0, 0), "imagined reward", None),
+        (doubts, Scale(0, 1), "doubt, 1 is usual", 1.0),
+        (rewards, Scale(0, 0), "imagined reward", None),
     ):
         lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
         box = (_WORDS, y, right, y + _PLOT)
@@ -153,23 +147,39 @@ def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None
     return canvas
 
 
-def _rows(found: Imagination) -> np.ndarray:
-    """(2 + K, N, T, 3, h, w)"""
-    return np.concatenate([found.truth[None], found.dream[None], found.members])
+def _known(x: Tensor | None) -> np.ndarray:
+    """What has to be there, as an array.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if x is None:
+        raise ValueError("the rollout has no images: take one of open_loop or branches")
+    return x.float().cpu().numpy() if x.is_floating_point() else x.cpu().numpy()
 
 
-def _names(found: Imagination) -> list[str]:
-    return ["truth", "dream (mixture)", *(f"member {k + 1}" for k in range(len(found.members)))]
+def _rows(found: Trajectory[LatentState], difference: bool) -> tuple[list[str], np.ndarray]:
+    """What there is to see, by name, (rows, N, T, 3, h, w) uint8."""
+    truth, image, valid = _known(found.truth), _known(found.image), _known(found.valid)
+    rows = {"truth": truth, "dream (mixture)": image}
+    if difference:
+        wrong = np.abs(truth.astype(np.int16) - image).astype(np.uint8)
+        rows["difference"] = wrong * valid[:, :, None, None, None]
+    if found.members is not None:
+        rows |= {f"member {k}": own for k, own in enumerate(_known(found.members), 1)}
+    return [*rows], np.stack([*rows.values()])
 
 
-def _plots(draw: ImageDraw.ImageDraw, found: Imagination, n: int, x: np.ndarray, place: tuple[int, int, int]) -> None:
+def _plots(
+    draw: ImageDraw.ImageDraw, found: Trajectory[LatentState], n: int, x: np.ndarray, place: tuple[int, int, int]
+) -> None:
     """Doubt and reward of a sequence at (left, top, right); all sequences have the same scales."""
     left, top, right = place
-    doubt = scale_of(found.doubt, least=Scale(0, 1))
-    reward = scale_of(found.reward, found.imagined_reward, least=Scale(0, 0))
-    plot(draw, (left, top, right, top + _PLOT), x, [Line(found.doubt[n], _DOUBT)], doubt, "doubt, 1 is usual", 1.0)
+    doubts, imagined, real = (_known(y) for y in (found.uncertainty, found.reward, found.real_reward))  # (N, T - 1)
+    doubt, reward = scale_of(doubts, least=Scale(0, 1)), scale_of(real, imagined, least=Scale(0, 0))
+    plot(draw, (left, top, right, top + _PLOT), x[1:], [Line(doubts[n], _DOUBT)], doubt, "doubt, 1 is usual", 1.0)
     top += _PLOT + _GAP
-    lines = [Line(found.reward[n], _REAL, "real"), Line(found.imagined_reward[n], _IMAGINED, "imagined")]
-    plot(draw, (left, top, right, top + _PLOT), x, lines, reward, "reward of a step")
+    lines = [Line(real[n], _REAL, "real"), Line(imagined[n], _IMAGINED, "imagined")]
+    plot(draw, (left, top, right, top + _PLOT), x[1:], lines, reward, "reward of a step")
     begins = (x[found.context - 1] + x[found.context]) / 2
     draw.line((begins, top - _PLOT - _GAP, begins, top + _PLOT), DREAMT)
