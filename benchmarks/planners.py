@@ -50,17 +50,13 @@ def price(controller: Any, environments: Any) -> tuple[float, int]:
     policy, count = LatentPolicy(controller), [0]
     dynamics = getattr(controller, "dynamics", None)
     if dynamics is not None:
-        rollout, step = dynamics.rollout, dynamics.step
+        rollout = dynamics.rollout
 
-        def counted_rollout(state: torch.Tensor, actions: torch.Tensor) -> Any:
+        def counted(state: torch.Tensor, actions: torch.Tensor) -> Any:
             count[0] += actions.shape[0] * actions.shape[1]
             return rollout(state, actions)
 
-        def counted_step(state: torch.Tensor, action: torch.Tensor) -> Any:
-            count[0] += len(state)
-            return step(state, action)
-
-        dynamics.rollout, dynamics.step = counted_rollout, counted_step
+        dynamics.rollout = counted  # a step is a rollout of one
     environments.restart()
     step_ = environments.step(np.zeros((environments.num_envs, controller.action.size), np.float32))
     memory, times = policy.initial(1), []

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.training.conftest import files, words
+from worldmodel.commands.export import light
 from worldmodel.errors import UserError
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
 from worldmodel.training.data import open_replay
-from worldmodel.training.export import light
 from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests import tiny
 from tests.training.conftest import CONFIGS, files, words
+from worldmodel.commands import imagine
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.errors import UserError
 from worldmodel.experience.toy import PointReach
 from worldmodel.insight.video import read_mp4
-from worldmodel.training import imagine
 from worldmodel.training.acting import read_policy
 from worldmodel.training.cli import run
 from worldmodel.training.randomness import seed_for

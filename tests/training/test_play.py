@@ -18,9 +18,9 @@ import pytest
 
 from tests.training.conftest import CONFIGS, files, words
 from tests.training.forked import Forked
+from worldmodel.commands import play
 from worldmodel.control.controller import RandomController
 from worldmodel.insight.player.session import Frame, PlayerSession
-from worldmodel.training import play
 from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience

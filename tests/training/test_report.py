@@ -18,11 +18,11 @@ import torch
 
 from tests.insight.browser import needs_chromium, opened
 from tests.training.conftest import files
+from worldmodel.commands import report
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
-from worldmodel.training import report
 from worldmodel.training.agent import Agent
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience

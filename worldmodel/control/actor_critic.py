@@ -146,7 +146,7 @@ class ActorCritic(nn.Module):
             raise ValueError(f"horizon and starts must be at least 1, got {horizon} and {starts}")
         kind = CategoricalActor if action.discrete else NormalActor
         self.actor: Actor = kind(feature_size, action.size, width, layers)
-        self.critic = Critic(feature_size, width, layers, bins, limit, slow_rate)
+        self.critic = Critic(feature_size, width=width, layers=layers, bins=bins, limit=limit, slow_rate=slow_rate)
         self.scale = ReturnScale()
         self.objective, self.propagation = objective, propagation
         self.horizon, self.starts, self.lam, self.entropy = horizon, starts, lam, entropy
@@ -216,14 +216,24 @@ class ActorCritic(nn.Module):
         weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
         seen, drawn, entropy = feature[:-1].detach(), torch.stack(draws, 1), torch.stack(entropies, 1)
-        return ImaginedReturns(path, drawn, entropy, value, seen, returns, weight, scale, worth)
+        return ImaginedReturns(
+            path=path,
+            draws=drawn,
+            entropy=entropy,
+            value=value,
+            seen=seen,
+            returns=returns,
+            weight=weight,
+            scale=scale,
+            uncertainty_weight=worth,
+        )
 
     def _starts(self, state: LatentState, batch: SequenceBatch) -> tuple[Tensor, LatentState]:
         """Random posterior states (N, ...), without gradient, and where they stood in the flat batch."""
-        flat = [x.detach().flatten(0, 1) for x in state]
+        flat = state.map(lambda x: x.detach().flatten(0, 1))
         total = len(flat[0])
         chosen = torch.randperm(total, device=flat[0].device)[: self.starts]
-        return chosen, LatentState(*(x[chosen] for x in flat))
+        return chosen, flat.map(lambda x: x[chosen])
 
     def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
         """The critic's loss on real sequences (B, T - 1), bootstrapped with the imagined return where there is one."""

@@ -53,7 +53,9 @@ class LatentDynamics(Dynamics):
             doubt=self.doubt,
             draw=False,  # candidates are compared under the same members
         )
-        return Trajectory(path.state.feature, actions, path.reward, path.cont, path.uncertainty)
+        return Trajectory(
+            state=path.state.feature, action=actions, reward=path.reward, cont=path.cont, uncertainty=path.uncertainty
+        )
 
     def value(self, state: Tensor) -> Tensor:
         return super().value(state) if self.critic is None else self.critic(state)

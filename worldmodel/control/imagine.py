@@ -83,4 +83,6 @@ def imagine(
     feature = path.feature[1:]
     reward, cont = world_model.reward(feature), world_model.cont(feature)  # (H, B)
     uncertainty = torch.stack(doubts) if doubt else torch.zeros_like(reward)
-    return Trajectory(path, torch.stack(actions), reward, cont, uncertainty).map(lambda x: x.transpose(0, 1))
+    return Trajectory(state=path, action=torch.stack(actions), reward=reward, cont=cont, uncertainty=uncertainty).map(
+        lambda x: x.transpose(0, 1)
+    )

@@ -75,7 +75,7 @@ class Imitator(ActorCritic):
             return planner.plan(dynamics, start.feature, self.action, warm=own.to(start.feature.dtype))
 
     def _actor_loss(self, world_model: WorldModel, imagined: ImaginedReturns) -> tuple[Tensor, Metrics]:
-        start = LatentState(*(x[: self.labelled, 0] for x in imagined.path.state))  # in random order
+        start = imagined.path.state.map(lambda x: x[: self.labelled, 0])  # in random order
         plan = self.label(world_model, start)
         distribution = self.actor.distribution(start.feature)
         entropy = distribution.entropy()  # (N,)

@@ -205,14 +205,14 @@ def open_loop_errors(
         return torch.where(valid, x, 0.0)
 
     return HorizonErrors(
-        kept((path.state.stoch[:, 1:] - seen.stoch[:, context:]).square().mean(-1)),
-        kept((picture(world_model, path.state.feature[:, 1:]) - truth).abs().mean((-3, -2, -1))),
-        kept(wrong.abs()),
-        kept(wrong.cumsum(1).abs()),
-        kept(real.reward),
-        kept(path.reward),
-        {name: kept(x) for name, x in _measures(world_model, path, own).items()},
-        valid,
+        latent_error=kept((path.state.stoch[:, 1:] - seen.stoch[:, context:]).square().mean(-1)),
+        pixel_error=kept((picture(world_model, path.state.feature[:, 1:]) - truth).abs().mean((-3, -2, -1))),
+        reward_error=kept(wrong.abs()),
+        return_error=kept(wrong.cumsum(1).abs()),
+        reward=kept(real.reward),
+        imagined_reward=kept(path.reward),
+        measures={name: kept(x) for name, x in _measures(world_model, path, own).items()},
+        valid=valid,
     )
 
 

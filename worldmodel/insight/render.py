@@ -52,7 +52,7 @@ def render_strip(found: Trajectory[LatentState], cell: int = 64, difference: boo
             for t in shown:
                 room = right - int(left[t])
                 paste(canvas, rows[row, n, t][:, :room], int(left[t]), y)
-        _plots(draw, found, n, left + width / 2, (_WORDS, top + kinds * (height + 1) + _GAP, right))
+        _plots(draw, found, n=n, x=left + width / 2, place=(_WORDS, top + kinds * (height + 1) + _GAP, right))
     draw.rectangle((line + 1, 0, line + _GAP - 3, canvas.height), DREAMT)
     return canvas
 
@@ -81,7 +81,7 @@ def render_film(found: Trajectory[LatentState], cell: int = 128, difference: boo
     for n in range(count):
         for row, name in enumerate(names):
             draw.text((_GAP + row * (width + 2 * edge + _GAP), 20 + n * block + 2), name, SEEN, font())
-        _plots(draw, found, n, centres, (_WORDS, 20 + n * block + top, wide - 6))
+        _plots(draw, found, n=n, x=centres, place=(_WORDS, 20 + n * block + top, wide - 6))
     frames = []
     for t in range(length):
         frame, dreamt = still.copy(), t >= found.context
@@ -142,7 +142,9 @@ def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Seque
     ):
         lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
         box = (_WORDS, y, right, y + _PLOT)
-        plot(draw, box, left[1:] + width / 2, lines, scale_of(values, least=least), title, mark)
+        plot(
+            draw, box, x=left[1:] + width / 2, lines=lines, scale=scale_of(values, least=least), title=title, mark=mark
+        )
         y += _PLOT + _GAP
     return canvas
 
@@ -177,9 +179,17 @@ def _plots(
     left, top, right = place
     doubts, imagined, real = (_known(y) for y in (found.uncertainty, found.reward, found.real_reward))  # (N, T - 1)
     doubt, reward = scale_of(doubts, least=Scale(0, 1)), scale_of(real, imagined, least=Scale(0, 0))
-    plot(draw, (left, top, right, top + _PLOT), x[1:], [Line(doubts[n], _DOUBT)], doubt, "doubt, 1 is usual", 1.0)
+    plot(
+        draw,
+        (left, top, right, top + _PLOT),
+        x=x[1:],
+        lines=[Line(doubts[n], _DOUBT)],
+        scale=doubt,
+        title="doubt, 1 is usual",
+        mark=1.0,
+    )
     top += _PLOT + _GAP
     lines = [Line(real[n], _REAL, "real"), Line(imagined[n], _IMAGINED, "imagined")]
-    plot(draw, (left, top, right, top + _PLOT), x[1:], lines, reward, "reward of a step")
+    plot(draw, (left, top, right, top + _PLOT), x=x[1:], lines=lines, scale=reward, title="reward of a step")
     begins = (x[found.context - 1] + x[found.context]) / 2
     draw.line((begins, top - _PLOT - _GAP, begins, top + _PLOT), DREAMT)

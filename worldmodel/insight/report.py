@@ -94,16 +94,20 @@ def calibrate(
     pairs = {error: {name: (x, found[error]) for name, x in measures.items()} for error in ("pixel", "reward")}
     split = {"reward": (wrong, std), "return": (total, std.cumsum(1))}
     return Calibration(
-        {name: _steps(np.mean, 1, x) for name, x in found.items()},
-        _steps(np.mean, 1, total),
-        {error: {name: _steps(rank_correlation, 3, *x) for name, x in each.items()} for error, each in pairs.items()},
-        {error: {name: _number(rank_correlation, 3, *x) for name, x in each.items()} for error, each in pairs.items()},
-        factor,
-        {name: _number(expected_calibration_error, 1, x, tested) for name, x in sizes.items()},
-        {name: _reliability(x, tested, bins) for name, x in sizes.items()},
-        level,
-        {name: _covered_steps(*x, chosen, level) for name, x in split.items()},
-        {name: _covered(*x, chosen, level) for name, x in split.items()},
+        errors={name: _steps(np.mean, 1, x) for name, x in found.items()},
+        bias=_steps(np.mean, 1, total),
+        correlation={
+            error: {name: _steps(rank_correlation, 3, *x) for name, x in each.items()} for error, each in pairs.items()
+        },
+        pooled_correlation={
+            error: {name: _number(rank_correlation, 3, *x) for name, x in each.items()} for error, each in pairs.items()
+        },
+        temperature=factor,
+        ece={name: _number(expected_calibration_error, 1, x, tested) for name, x in sizes.items()},
+        reliability={name: _reliability(x, tested, bins) for name, x in sizes.items()},
+        level=level,
+        coverage={name: _covered_steps(*x, chosen, level) for name, x in split.items()},
+        pooled_coverage={name: _covered(*x, chosen, level) for name, x in split.items()},
     )
 
 

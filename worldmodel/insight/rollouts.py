@@ -64,11 +64,11 @@ def open_loop(
         return torch.cat([filtered[:, 1:].masked_fill(begins, torch.nan), imagined], 1)  # (N, T - 1)
 
     found = Trajectory(
-        state,
-        torch.cat([real.action[:, 1:], path.action], 1),
-        of_steps(world_model.reward(seen.state.feature), path.reward),
-        torch.cat([world_model.cont(seen.state.feature[:, 1:]), path.cont], 1),
-        of_steps(world_model.doubt(seen.prior), path.uncertainty),
+        state=state,
+        action=torch.cat([real.action[:, 1:], path.action], 1),
+        reward=of_steps(world_model.reward(seen.state.feature), path.reward),
+        cont=torch.cat([world_model.cont(seen.state.feature[:, 1:]), path.cont], 1),
+        uncertainty=of_steps(world_model.doubt(seen.prior), path.uncertainty),
         image=image,
         context=context,
     )

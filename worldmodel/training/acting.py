@@ -31,6 +31,6 @@ def read_policy(path: str | Path) -> MakeController:
     parser.add_argument("--model.evaluate_with", type=MakeController)
     try:
         chosen = parser.parse_object({"model": {"evaluate_with": model["evaluate_with"]}})
-        return parser.instantiate_classes(chosen).model.evaluate_with
+        return parser.instantiate(chosen).model.evaluate_with
     except ValueError as cause:
         raise UserError(reason(cause)) from cause

@@ -13,7 +13,7 @@ import torch
 from worldmodel.errors import UserError
 from worldmodel.training.parser import Parser
 
-# functions of the modules of the same names, loaded when they are called for
+# functions of the modules of the same names in worldmodel/commands, loaded when they are called for
 COMMANDS = {
     "report": "Show what a run has learned and how far to trust its doubts: an HTML file, calibration.json beside it.",
     "imagine": "Film what a run's model dreams, beside what happens.",
@@ -47,7 +47,7 @@ def command(given: list[str]) -> None:
         getattr(importlib.import_module("worldmodel.training.fit"), name)(rest)
         return
     if name in COMMANDS:
-        function = getattr(importlib.import_module(f"worldmodel.training.{name}"), name)
+        function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
         parser = Parser(prog=f"worldmodel {name}", description=COMMANDS[name])
         parser.add_function_arguments(function)
         function(**parser.parse_args(rest).as_dict())

@@ -43,7 +43,7 @@ class Dynamics(ABC):
             steps.append(self.step(states[-1], action))
             states.append(steps[-1].state)
         reward, cont, doubt = (torch.stack([s[i] for s in steps], 1) for i in (1, 2, 3))
-        return Trajectory(torch.stack(states, 1), actions, reward, cont, doubt)
+        return Trajectory(state=torch.stack(states, 1), action=actions, reward=reward, cont=cont, uncertainty=doubt)
 
     def value(self, state: Tensor) -> Tensor:
         """What states (M, X) are worth beyond the horizon, (M,); zero unless there is a critic."""
@@ -139,7 +139,15 @@ class Planner(ABC):
         value, doubt = returns.gather(1, best)[:, 0], doubt.gather(1, best)[:, 0]
         mean = options.take_along_dim(best[..., None, None], 1)[:, 0]  # (B, H, A)
         mean = torch.where(value[:, None, None] > -torch.inf, mean, 0)
-        return Plan(bound(mean[:, 0], spec), mean, std, value, doubt, elites, values)
+        return Plan(
+            action=bound(mean[:, 0], spec),
+            mean=mean,
+            std=std,
+            value=value,
+            uncertainty=doubt,
+            elites=elites,
+            elite_values=values,
+        )
 
 
 def ranked(sequences: Tensor, returns: Tensor, count: int) -> tuple[Tensor, Tensor]:

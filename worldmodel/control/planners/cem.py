@@ -136,8 +136,8 @@ class CEM(NormalSearch):
             raise ValueError(f"kept is a share of the elites in [0, 1], got {kept}")
         again = max(1, math.ceil(kept * elites))
         super().__init__(
-            horizon, discount, uncertainty_weight, trust,
-            candidates, iterations, std, min_std, momentum, beta, again, elites,
+            horizon, discount, uncertainty_weight, trust, candidates=candidates, iterations=iterations,
+            std=std, min_std=min_std, momentum=momentum, beta=beta, kept=again, keep=elites,
         )  # fmt: skip
 
     def weigh(self, returns: Tensor) -> Tensor:

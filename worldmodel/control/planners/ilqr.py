@@ -98,7 +98,9 @@ class ILQR(Planner):
             path = self._improve(dynamics, Path(rollout, self._finite_returns(dynamics, rollout)))
             actions = path.rollout.action
             action, value, doubt = (x.unsqueeze(1) for x in (actions, path.value, path.rollout.uncertainty.mean(1)))
-            return self.settle(spec, action, value, doubt, torch.zeros_like(actions), action, value)
+            return self.settle(
+                spec, action, returns=value, doubt=doubt, std=torch.zeros_like(actions), elites=action, values=value
+            )
 
     def _finite_returns(self, dynamics: Dynamics, rollout: Trajectory[Tensor]) -> Tensor:
         value = self.returns(dynamics, rollout)
@@ -137,7 +139,9 @@ class ILQR(Planner):
             *parts, last = (x.clone().requires_grad_() for x in (*rollout[2:5], rollout.state[:, -1]))
             states = torch.cat([rollout.state[:, :-1], last.unsqueeze(1)], 1)
             reward, cont, doubt = parts
-            total = self.returns(dynamics, Trajectory(states, rollout.action, reward, cont, doubt))  # (B,)
+            total = self.returns(
+                dynamics, Trajectory(state=states, action=rollout.action, reward=reward, cont=cont, uncertainty=doubt)
+            )  # (B,)
             weights = grad(total.sum(), parts, retain_graph=True, materialize_grads=True)  # each (B, H)
             leaf = rearrange(points, "b h z -> (b h) z").requires_grad_()
             step = dynamics.step(leaf[:, :size], leaf[:, size:])
@@ -150,7 +154,14 @@ class ILQR(Planner):
         transition = basis[:, 1:].mT @ jacobian @ wide
         slope, curvature = (x.unflatten(0, (-1, horizon)) for x in (slope, curvature))
         offset = torch.zeros_like(transition[..., 0])  # the path obeys the dynamics
-        return Quadratic(transition, offset, curvature, slope, final_curvature, final_slope), basis
+        return Quadratic(
+            transition=transition,
+            offset=offset,
+            curvature=curvature,
+            slope=slope,
+            final_curvature=final_curvature,
+            final_slope=final_slope,
+        ), basis
 
     def _follow(self, dynamics: Dynamics, path: Path, regulator: Regulator, basis: Tensor) -> Path:
         """The best path under the regulator, of all step sizes."""
@@ -168,7 +179,9 @@ class ILQR(Planner):
             steps.append(dynamics.step(states[-1], actions[-1]))
             states.append(steps[-1].state)
         reward, cont, doubt = (torch.stack(x, 1) for x in list(zip(*steps, strict=True))[1:])
-        rollout = Trajectory(torch.stack(states, 1), torch.stack(actions, 1), reward, cont, doubt)
+        rollout = Trajectory(
+            state=torch.stack(states, 1), action=torch.stack(actions, 1), reward=reward, cont=cont, uncertainty=doubt
+        )
         value = rearrange(self._finite_returns(dynamics, rollout), "(b l) -> b l", l=count)
         row = value.argmax(1) + count * torch.arange(len(value), device=value.device)
         return Path(rollout.map(lambda x: x[row]), value.amax(1))
@@ -190,7 +203,9 @@ def _choose(first: Tensor, a: Path, b: Path) -> Path:
         return torch.where(first.view(-1, *[1] * (x.dim() - 1)), x, y)
 
     state, action, reward, cont, doubt = (pick(x, y) for x, y in zip(a.rollout[:5], b.rollout[:5], strict=True))
-    return Path(Trajectory(state, action, reward, cont, doubt), pick(a.value, b.value))
+    return Path(
+        Trajectory(state=state, action=action, reward=reward, cont=cont, uncertainty=doubt), pick(a.value, b.value)
+    )
 
 
 def _damped(problem: Quadratic, mu: Tensor) -> Quadratic:

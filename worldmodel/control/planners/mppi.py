@@ -43,8 +43,9 @@ class MPPI(NormalSearch):
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         super().__init__(
-            horizon, discount, uncertainty_weight, trust, candidates, iterations, std, min_std, 0.0, beta, keep, keep
-        )
+            horizon, discount, uncertainty_weight, trust, candidates=candidates, iterations=iterations,
+            std=std, min_std=min_std, momentum=0.0, beta=beta, kept=keep, keep=keep,
+        )  # fmt: skip
         self.temperature = temperature
 
     def weigh(self, returns: Tensor) -> Tensor:

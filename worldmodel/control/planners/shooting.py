@@ -52,4 +52,12 @@ class RandomShooting(Planner):
         sequences = bound(torch.cat([*given(warm, proposals), drawn], 1), spec)
         returns, doubt = self.score(dynamics, state, spec, sequences)
         elites, values = ranked(sequences, returns, self.keep)
-        return self.settle(spec, sequences, returns, doubt, torch.zeros_like(elites[:, 0]), elites, values)
+        return self.settle(
+            spec,
+            sequences,
+            returns=returns,
+            doubt=doubt,
+            std=torch.zeros_like(elites[:, 0]),
+            elites=elites,
+            values=values,
+        )

@@ -69,7 +69,7 @@ class Reality:
             rows.append((step.image[0], action[0], step.reward[0]))
         self._next, self._running = number + 1, False
         image, taken, reward = (np.stack(x) for x in zip(*rows, strict=True))
-        return Recorded(name, image, taken, reward, number)
+        return Recorded(name=name, image=image, action=taken, reward=reward, number=number)
 
     def begin(self, episode: Recorded, record: int) -> None:
         """Bring the simulator to a record of an episode.

@@ -117,14 +117,16 @@ class PlayerSession:
             raise ValueError(f"record must be from 0 to {len(chosen.image) - 2} in this episode, got {record}")
         filtered = self._filter(chosen, record)
         self._drawn = self._world_model.rssm.transition.drawn()
-        self._state, self._steps = LatentState(*(x[:, -1] for x in filtered.state)), 0
+        self._state, self._steps = filtered.state.map(lambda x: x[:, -1]), 0
         self._beside = None if chosen.number is None else self._reality
         if self._beside is not None:
             self._beside.begin(chosen, record)
         self._forget()
         truth = rearrange(chosen.image[record], "c h w -> h w c")
         expected, reward = filtered.prior[:, :, -1], float(chosen.reward[record])
-        return self._frame(expected, chosen.action[record], "record", truth, reward, False)
+        return self._frame(
+            expected, action=chosen.action[record], driver="record", truth=truth, real_reward=reward, ended=False
+        )
 
     def drive(self, who: str) -> None:
         """Hand over to ``me`` or to one of ``controllers``.
@@ -168,9 +170,13 @@ class PlayerSession:
         taken = chosen[0].float().cpu().numpy()
         real = None if self._beside is None else self._beside.step(taken)
         if real is None:
-            return self._frame(prior, taken, self.driver, None, None, self._beside is not None)
+            return self._frame(
+                prior, action=taken, driver=self.driver, truth=None, real_reward=None, ended=self._beside is not None
+            )
         truth = rearrange(real.image, "c h w -> h w c")
-        return self._frame(prior, taken, self.driver, truth, real.reward, real.ended)
+        return self._frame(
+            prior, action=taken, driver=self.driver, truth=truth, real_reward=real.reward, ended=real.ended
+        )
 
     def close(self) -> None:
         """Stop the simulator."""
@@ -228,9 +234,18 @@ class PlayerSession:
         spread = _spread(self._members(state.deter, prior))[0]
         reward, doubt, cont = (float(x[0]) for x in (model.reward(feature), model.doubt(prior), model.cont(feature)))
         return Frame(
-            self._steps, image.cpu().numpy(), spread.cpu().numpy(), truth, action, driver,
-            reward, real_reward, doubt, cont, ended,
-        )  # fmt: skip
+            step=self._steps,
+            image=image.cpu().numpy(),
+            spread=spread.cpu().numpy(),
+            truth=truth,
+            action=action,
+            driver=driver,
+            reward=reward,
+            real_reward=real_reward,
+            doubt=doubt,
+            cont=cont,
+            ended=ended,
+        )
 
     def _forget(self) -> None:
         self._memory = self.controllers[self.driver].initial(1) if self.driver in self.controllers else None

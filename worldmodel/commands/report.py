@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel.commands.report_sections import about, cost, doubts, dreams, episode, learning, noticed
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
@@ -21,7 +22,6 @@ from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
-from worldmodel.training.report_sections import about, cost, doubts, dreams, episode, learning, noticed
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.types import SequenceBatch
 
@@ -80,8 +80,8 @@ def report(
     used = Path(checkpoint) if checkpoint else folder.weights
     metrics = folder.read_metrics()
     sections = [
-        about(agent, data, folder, used, held_out),
-        cost(agent, data, folder, used, metrics),
+        about(agent, data, folder=folder, checkpoint=used, more=held_out),
+        cost(agent, data, folder=folder, checkpoint=used, metrics=metrics),
         learning(folder.read_evaluations(), metrics),
         episode(folder),
         dreams(moving, still, calibration),

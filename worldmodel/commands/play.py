@@ -44,7 +44,7 @@ def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str 
         raise UserError(f"there is no checkpoint {checkpoint}")
     # a GL context belongs to a thread: what loads the run steps it too
     with listen(port) as listener, ThreadPoolExecutor(1) as executor:
-        make = executor.submit(sessions, run, checkpoint, policy, seed).result()
+        make = executor.submit(sessions, run, checkpoint, policy=policy, seed=seed).result()
         print(f"the player is at http://{ADDRESS}:{listener.getsockname()[1]}/", flush=True)
         with suppress(KeyboardInterrupt):
             asyncio.run(serve(make, executor, listener))
