@@ -18,7 +18,7 @@ def policy(explore: bool) -> LatentPolicy:
     model = tiny.world_model()
     control = ActorCritic(SPEC, model.feature_size, ThroughModel(), Mixture(), width=16)
     torch.nn.init.normal_(control.actor.net[-1].weight)
-    return LatentPolicy(ActorController(model, control, SPEC, explore))
+    return LatentPolicy(ActorController(model, control, SPEC), explore)
 
 
 def act(policy: LatentPolicy, data: SequenceBatch) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_random_actions_need_no_image(discrete: bool) -> None:
     model, spec, data = tiny.world_model(), ActionSpec(tiny.ACTION, discrete), tiny.batch(200, 1)
     del model.encoder  # whoever filters fails
     torch.manual_seed(1)
-    actions = act(LatentPolicy(RandomController(model, None, spec, explore=True)), data)[:, 0]
+    actions = act(LatentPolicy(RandomController(model, None, spec)), data)[:, 0]
     torch.manual_seed(1)
     assert torch.equal(actions, random_action(spec, 200))
     if discrete:
@@ -81,4 +81,4 @@ def test_random_actions_need_no_image(discrete: bool) -> None:
 
 def test_without_an_actor_it_cannot_act() -> None:
     with pytest.raises(UserError, match="this run has no actor"):
-        ActorController(tiny.world_model(), None, SPEC, explore=False)
+        ActorController(tiny.world_model(), None, SPEC)

@@ -58,7 +58,7 @@ def actor_critic(feature_size: int, spec: ActionSpec = SPEC) -> ActorCritic:
 
 
 def policy(planner: Planner, explore: bool = False, spec: ActionSpec = SPEC, **settings: object) -> LatentPolicy:
-    return LatentPolicy(PlannerController(tiny.world_model(), None, spec, explore, planner=planner, **settings))
+    return LatentPolicy(PlannerController(tiny.world_model(), None, spec, planner=planner, **settings), explore)
 
 
 def act(policy: LatentPolicy, data: SequenceBatch) -> Tensor:
@@ -131,7 +131,7 @@ def test_a_plan_is_followed_until_the_next() -> None:
 def test_the_actor_proposes() -> None:
     model, planner = tiny.world_model(), Told()
     control = actor_critic(model.feature_size)
-    chosen = PlannerController(model, control, SPEC, False, planner=planner, proposals=3, keep=2)
+    chosen = PlannerController(model, control, SPEC, planner=planner, proposals=3, keep=2)
     act(LatentPolicy(chosen), tiny.batch(N, 2))
     for state, _, proposals in planner.asked:
         assert proposals.shape == (N, 2 + 3, H, tiny.ACTION) and proposals.abs().max() <= 1
@@ -144,7 +144,7 @@ def test_the_actor_proposes() -> None:
 def test_the_critic_values_the_end_if_asked() -> None:
     model = tiny.world_model()
     control, state = actor_critic(model.feature_size), torch.randn(N, model.feature_size)
-    both = (PlannerController(model, control, SPEC, False, planner=Told(), value=v) for v in (True, False))
+    both = (PlannerController(model, control, SPEC, planner=Told(), value=v) for v in (True, False))
     asked, not_asked = (x.dynamics for x in both)
     assert torch.equal(asked.value(state), control.critic(state)) and not not_asked.value(state).any()
 
@@ -186,7 +186,7 @@ def test_plans_of_discrete_actions_are_followed_one_hot() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     model = tiny.world_model()
     control = actor_critic(model.feature_size)
-    chosen = LatentPolicy(PlannerController(model, control, SPEC, True, planner=Told(climbs=True)))
+    chosen = LatentPolicy(PlannerController(model, control, SPEC, planner=Told(climbs=True)))
     act(chosen, tiny.batch(N, 2))
     modules = (model, control.critic.net)
     assert all(p.grad is None and p.requires_grad for module in modules for p in module.parameters())

@@ -126,15 +126,15 @@ def test_an_actor_acts_by_the_states_that_are_imagined() -> None:
     actor = control.actor
     for parameter in actor.parameters():
         torch.nn.init.normal_(parameter)  # its last layer begins at zero
-    found = open_loop(model, data, 3, 4, act=ActorController(model, control, SPEC, explore=False).acting())
+    found = open_loop(model, data, 3, 4, act=ActorController(model, control, SPEC).acting())
     torch.testing.assert_close(found.action[:, 2:], actor.mode(found.state.feature[:, 2:-1]).detach())
 
 
 def test_planners_and_chance_act_in_rollouts_too() -> None:
     model, data = tiny.world_model(), tiny.batch(2, 3)
     search = CEM(horizon=3, candidates=6, elites=2, iterations=1)
-    planner = PlannerController(model, None, SPEC, False, planner=search, every=2)
-    for each in (planner, RandomController(model, None, SPEC, explore=False)):
+    planner = PlannerController(model, None, SPEC, planner=search, every=2)
+    for each in (planner, RandomController(model, None, SPEC)):
         found = open_loop(model, data, 3, 5, act=each.acting())
         assert (found.action.abs() <= 1).all() and found.action[:, 2:].any()
 

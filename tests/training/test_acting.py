@@ -54,7 +54,7 @@ def test_names_say_what_was_made_use_of(planner: Planner, name: str) -> None:
     made = control(SPEC, model.feature_size)
 
     def named(actor_critic: ActorCritic | None, **settings: object) -> str:
-        return PlannerController(model, actor_critic, SPEC, False, planner=planner, **settings).name
+        return PlannerController(model, actor_critic, SPEC, planner=planner, **settings).name
 
     assert named(made) == f"{name}+actor+value"
     assert named(made, proposals=0) == f"{name}+value"
@@ -66,12 +66,13 @@ def test_names_say_what_was_made_use_of(planner: Planner, name: str) -> None:
 def test_who_collects_and_who_is_evaluated() -> None:
     usual = agent()
     for explore in (True, False):
-        actor = usual.policy(explore).controller
-        assert isinstance(actor, ActorController) and actor.explore == explore and actor.name == "actor"
+        policy = usual.policy(explore)
+        actor = policy.controller
+        assert isinstance(actor, ActorController) and policy.explore == explore and actor.name == "actor"
     mixed = agent(collect_with=RandomController, evaluate_with=planning(CEM(3), noise=0.2, every=2, keep=1))
     assert mixed.policy(explore=True).controller.name == "random"
     planner = mixed.policy(explore=False).controller
-    assert isinstance(planner, PlannerController) and not planner.explore
+    assert isinstance(planner, PlannerController)
     assert (planner.noise, planner.every, planner.keep) == (0.2, 2, 1)
     assert planner.actor is mixed.actor_critic.actor and planner.critic is mixed.actor_critic.critic
     assert planner.planner.discount == mixed.actor_critic.discount
@@ -81,7 +82,7 @@ def test_a_check_draws_nothing() -> None:
     model = tiny.world_model()
     made = control(SPEC, model.feature_size)
     before = torch.get_rng_state()
-    PlannerController(model, made, SPEC, True, planner=CEM(3)).check()
+    PlannerController(model, made, SPEC, planner=CEM(3)).check()
     assert torch.equal(torch.get_rng_state(), before)
 
 

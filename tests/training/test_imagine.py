@@ -171,7 +171,7 @@ def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_policy_files_say_who_acts() -> None:
-    planner = read_policy(CEM)(tiny.world_model(), None, ActionSpec(tiny.ACTION, False), False)
+    planner = read_policy(CEM)(tiny.world_model(), None, ActionSpec(tiny.ACTION, False))
     assert isinstance(planner, PlannerController) and planner.planner.horizon == 10
 
 

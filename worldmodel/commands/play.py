@@ -78,7 +78,7 @@ def _planner(agent: Agent, make: MakeController | None, path: str | None) -> Pla
         planner = agent.controller(False, make)
         if make is None and not isinstance(planner, PlannerController):
             search = CEM(horizon=10, discount=0.97, iterations=3)
-            return PlannerController(agent.world_model, agent.actor_critic, agent.action, False, planner=search)
+            return PlannerController(agent.world_model, agent.actor_critic, agent.action, planner=search)
         planner.check()
     except ValueError as cause:
         raise UserError(reason(cause)) from cause

@@ -126,7 +126,10 @@ def _collect(data: Experience, controller: Controller, directory: Path, episodes
     environments = data.held_out("report")
     replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
     collector = Collector(environments, replay)
-    for policy, until in ((LatentPolicy(controller), episodes // 2), (RandomPolicy(controller.action), episodes)):
+    for policy, until in (
+        (LatentPolicy(controller, explore=True), episodes // 2),
+        (RandomPolicy(controller.action), episodes),
+    ):
         while collector.episodes < until:
             collector.collect(policy, 1)
     return replay

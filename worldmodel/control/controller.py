@@ -25,7 +25,6 @@ class Controller(ABC):
         world_model: whose latents they are.
         actor_critic: None where there is none.
         action: what an action is.
-        explore: draw actions (to collect), or take the most likely ones (to evaluate).
 
     Raises:
         UserError: it needs an actor and there is none.
@@ -34,10 +33,8 @@ class Controller(ABC):
 
     blind = False  # acts without looking at the state, so that a policy need not filter
 
-    def __init__(
-        self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec, explore: bool
-    ) -> None:
-        self.world_model, self.actor_critic, self.action, self.explore = world_model, actor_critic, action, explore
+    def __init__(self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec) -> None:
+        self.world_model, self.actor_critic, self.action = world_model, actor_critic, action
 
     @property
     @abstractmethod
@@ -49,8 +46,14 @@ class Controller(ABC):
         return ()
 
     @abstractmethod
-    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
-        """The action (N, A), one-hot when discrete, in states (N, ...), and the memory after it."""
+    def act(self, state: LatentState, memory: Any, explore: bool = False) -> tuple[Tensor, Any]:
+        """The action (N, A), one-hot when discrete, in states (N, ...), and the memory after it.
+
+        Args:
+            state: where to act.
+            memory: what ``initial`` or the call before gave.
+            explore: draw (to collect), or take the most likely action (to evaluate).
+        """
 
     def acting(self) -> Act:
         """Actions of the state alone, for ``imagine``: the memory is kept inside, and begins anew."""
@@ -73,16 +76,14 @@ class Controller(ABC):
             self.act(self.world_model.rssm.initial(1), self.initial(1))
 
 
-MakeController = Callable[[WorldModel, ActorCritic | None, ActionSpec, bool], Controller]
+MakeController = Callable[[WorldModel, ActorCritic | None, ActionSpec], Controller]
 
 
 class ActorController(Controller):
     """The actor: draws to explore, its mode otherwise."""
 
-    def __init__(
-        self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec, explore: bool
-    ) -> None:
-        super().__init__(world_model, actor_critic, action, explore)
+    def __init__(self, world_model: WorldModel, actor_critic: ActorCritic | None, action: ActionSpec) -> None:
+        super().__init__(world_model, actor_critic, action)
         if actor_critic is None:
             raise UserError(
                 "this run has no actor: give model.evaluate_with and model.collect_with a planner, "
@@ -94,9 +95,9 @@ class ActorController(Controller):
     def name(self) -> str:
         return "actor"
 
-    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
+    def act(self, state: LatentState, memory: Any, explore: bool = False) -> tuple[Tensor, Any]:
         actor, feature = self.actor, state.feature
-        return actor.bound(actor.sample(feature)) if self.explore else actor.mode(feature), memory
+        return actor.bound(actor.sample(feature)) if explore else actor.mode(feature), memory
 
 
 class RandomController(Controller):
@@ -108,7 +109,7 @@ class RandomController(Controller):
     def name(self) -> str:
         return "random"
 
-    def act(self, state: LatentState, memory: Any) -> tuple[Tensor, Any]:
+    def act(self, state: LatentState, memory: Any, explore: bool = False) -> tuple[Tensor, Any]:
         return random_action(self.action, len(state.deter)).to(state.deter), memory
 
 
@@ -128,10 +129,15 @@ class PolicyState(NamedTuple):
 
 
 class LatentPolicy:
-    """Acts in real environments: filters the images, then asks the controller."""
+    """Acts in real environments: filters the images, then asks the controller.
 
-    def __init__(self, controller: Controller) -> None:
-        self.controller, self.world_model = controller, controller.world_model
+    Args:
+        controller: who acts.
+        explore: draw latents and actions (to collect), or take the most likely ones (to evaluate).
+    """
+
+    def __init__(self, controller: Controller, explore: bool = False) -> None:
+        self.controller, self.explore, self.world_model = controller, explore, controller.world_model
 
     def initial(self, n: int) -> PolicyState:
         """Zeros, (n, ...)."""
@@ -144,7 +150,7 @@ class LatentPolicy:
         observation = observation.map(lambda x: x.to(state.action.device))
         latent, controller, first = state.latent, self.controller, observation.is_first
         if not controller.blind:
-            latent = self.world_model.filter(observation, state.action, latent, mode=not controller.explore)
+            latent = self.world_model.filter(observation, state.action, latent, mode=not self.explore)
         memory = pytree.tree_map(lambda x: x.masked_fill(first.view(-1, *[1] * (x.dim() - 1)), 0), state.memory)
-        action, memory = controller.act(latent, memory)
+        action, memory = controller.act(latent, memory, self.explore)
         return action, PolicyState(latent, action, memory)

@@ -36,7 +36,6 @@ class PlannerController(Controller):
 
     Args:
         world_model, actor_critic, action: see Controller.
-        explore: disturb actions with noise (to collect).
         planner: searches sequences of actions. Where there is a critic, with the critic's discount.
         proposals: imagined rollouts of the actor that are offered to the planner: one of its modes, the rest drawn.
         value: ask the critic what the end of a sequence is worth.
@@ -56,7 +55,6 @@ class PlannerController(Controller):
         world_model: WorldModel,
         actor_critic: ActorCritic | None,
         action: ActionSpec,
-        explore: bool,
         planner: Planner,
         proposals: int = 8,
         value: bool = True,
@@ -67,7 +65,7 @@ class PlannerController(Controller):
         propagation: Propagation | None = None,
         label: str | None = None,
     ) -> None:
-        super().__init__(world_model, actor_critic, action, explore)
+        super().__init__(world_model, actor_critic, action)
         if not 1 <= every <= planner.horizon:
             raise ValueError(f"a plan of {planner.horizon} steps cannot be made anew every {every}")
         if proposals < 0 or noise < 0 or keep < 0:
@@ -96,14 +94,14 @@ class PlannerController(Controller):
         return PlannerState(zeros(n, *sequence), zeros(n, self.keep, *sequence), left)
 
     @torch.no_grad()
-    def act(self, state: LatentState, memory: PlannerState) -> tuple[Tensor, PlannerState]:
+    def act(self, state: LatentState, memory: PlannerState, explore: bool = False) -> tuple[Tensor, PlannerState]:
         plan, elites, due = memory.plan.clone(), memory.elites.clone(), memory.left == 0
         action = bound(plan[:, 0], self.action)
         if due.any():  # those that are not follow their plans, whatever the others do
             made = self.plan(state.map(lambda x: x[due]), plan[due], elites[due])
             action[due], plan[due], elites[due] = made.action, made.mean, self._best(made)
         left = torch.where(due, self.every, memory.left) - 1
-        if self.explore:
+        if explore:
             action = self._disturb(action)
         return action, PlannerState(_later(plan), _later(elites), left)
 

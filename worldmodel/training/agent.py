@@ -102,11 +102,11 @@ class Agent(nn.Module):
             ValueError: its settings do not go together.
         """
         make = make or (self.collect_with if explore else self.evaluate_with)
-        return make(self.world_model, self.actor_critic, self.action, explore)
+        return make(self.world_model, self.actor_critic, self.action)
 
     def policy(self, explore: bool) -> LatentPolicy:
         """The same, in real environments."""
-        return LatentPolicy(self.controller(explore))
+        return LatentPolicy(self.controller(explore), explore)
 
     def setup(self, fabric: Fabric | None = None) -> Agent:
         """Get ready for updates, on a device, at a precision, beside other ranks; on the CPU alone if None."""

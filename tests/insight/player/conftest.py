@@ -63,8 +63,8 @@ def make_session(
     torch.nn.init.normal_(actor_critic.actor.net[-1].weight)
     planner = CEM(horizon=3, candidates=8, elites=2, iterations=2)
     controllers = {
-        "actor": ActorController(model, actor_critic, spec, explore=False),
-        "planner": PlannerController(model, actor_critic, spec, False, planner=planner),
+        "actor": ActorController(model, actor_critic, spec),
+        "planner": PlannerController(model, actor_critic, spec, planner=planner),
     }
     episodes = [real.record(RandomPolicy(spec), f"random {n}") for n in (1, 2)]
     return PlayerSession(
