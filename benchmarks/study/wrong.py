@@ -1,4 +1,4 @@
-"""How wrong the model really is in its holes: what a perfect doubt of one step would find there.
+"""How wrong the model really is in its holes: what a perfect uncertainty of one step would find there.
 
 Legend: N sequences, T records, h x w pixels.
 """

@@ -17,8 +17,8 @@ B, H = 20, 5
 def rollout(choice: MemberChoice, latents: Latents | None = None) -> tuple[WorldModel, LatentState, Trajectory]:
     model = tiny.world_model(latents)
     torch.nn.init.normal_(model.reward.net[-1].weight)  # it starts at zero
-    filtered = model.observe(tiny.batch(B, 3)).state
-    start = LatentState(*(x[:, -1] for x in filtered))
+    posterior = model.observe(tiny.batch(B, 3)).state
+    start = LatentState(*(x[:, -1] for x in posterior))
     push = torch.randn(model.feature_size, tiny.ACTION)
     return model, start, imagine(model, lambda s: (s.feature @ push).tanh(), start, H, choice)
 
@@ -80,7 +80,7 @@ def test_mode_draws_nothing() -> None:
 
 def test_doubt_can_be_spared() -> None:
     model, start, _ = rollout(Mixture())
-    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, Mixture(), doubt=False)
+    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, Mixture(), uncertainty=False)
     assert path.uncertainty.shape == (B, H) and not path.uncertainty.any()
 
 

@@ -45,13 +45,13 @@ def test_dreams_are_those_of_open_loop_and_of_the_members() -> None:
     found, rollout = imagination(model, data, context=3), open_loop(model, data, context=3)
     assert np.array_equal(found.truth, rollout.truth.numpy())
     assert np.array_equal(found.dream, rollout.dream.numpy())
-    for mine, its in ((found.imagined_reward, rollout.imagined_reward), (found.doubt, rollout.uncertainty)):
+    for mine, its in ((found.imagined_reward, rollout.imagined_reward), (found.uncertainty, rollout.uncertainty)):
         assert np.isnan(mine[:, 0]).all()  # an episode begins: no step led there
         np.testing.assert_allclose(mine[:, 1:], its[:, 1:], rtol=1e-5)
     assert found.valid.all() and np.isnan(found.reward[:, 0]).all()
     assert np.array_equal(found.reward[:, 1:], data.reward[:, 1:].numpy())
     later = imagination(model, data.map(lambda x: x[:, 1:]), context=3)
-    assert np.isfinite([later.doubt, later.reward, later.imagined_reward]).all()
+    assert np.isfinite([later.uncertainty, later.reward, later.imagined_reward]).all()
     assert np.array_equal(found.action, data.action.numpy())
 
     seen = model.observe(data.map(lambda x: x[:, :3]), mode=True).state
@@ -102,7 +102,7 @@ def test_an_actor_acts_in_its_dream_by_the_states_of_the_dream() -> None:
     state, wanted = LatentState(*(x[:, -1] for x in model.observe(data, mode=True).state)), []
     for _ in range(4):
         wanted.append(actor.mode(state.feature).detach())
-        state = model.rssm.settle(*model.rssm.img_step(state, wanted[-1]), None, mode=True)
+        state = model.rssm.sample_state(*model.rssm.img_step(state, wanted[-1]), None, mode=True)
     np.testing.assert_allclose(found.action[:, 3:], torch.stack(wanted, 1), atol=1e-6)
     assert policy.world_model is model
 
@@ -122,7 +122,7 @@ def test_branches_part_by_what_is_drawn() -> None:
     found = branches(model, start(), following(actions), n=4, horizon=6)
     assert found.image.shape == (4, 7, 3, 16, 16) and found.image.dtype == np.uint8
     assert np.array_equal(found.action, actions.numpy())
-    assert found.reward.shape == found.doubt.shape == found.cont.shape == (4, 6)
+    assert found.reward.shape == found.uncertainty.shape == found.cont.shape == (4, 6)
     assert (found.image[0, 0] == found.image[:, 0]).all() and not (found.image[0, 6] == found.image[1, 6]).all()
 
     def same(state: LatentState) -> Tensor:

@@ -46,8 +46,8 @@ def test_dream_sees_the_context_and_the_actions_and_nothing_else() -> None:
 def test_reconstruction_is_the_model_s_own() -> None:
     model, data = tiny.world_model(), tiny.batch(2, 6)
     rollout = open_loop(model, data, context=4)
-    filtered = model.observe(data, mode=True)
-    assert torch.equal(rollout.dream[:, :4], model.decoder.image(filtered.state.feature[:, :4]))
+    posterior = model.observe(data, mode=True)
+    assert torch.equal(rollout.dream[:, :4], model.decoder.image(posterior.state.feature[:, :4]))
 
 
 def test_another_episode_is_avoided_or_masked() -> None:

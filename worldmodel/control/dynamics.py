@@ -20,7 +20,7 @@ class LatentDynamics(Dynamics):
         critic: what they are worth beyond the horizon; nothing if None.
         choice: which member a rollout follows; the mixture if None.
         mode: take the most likely latents, so that sequences of actions are compared and not draws.
-        doubt: measure the uncertainty; zero if not, which is faster.
+        uncertainty: measure the uncertainty; zero if not, which is faster.
     """
 
     def __init__(
@@ -29,26 +29,26 @@ class LatentDynamics(Dynamics):
         critic: Critic | None = None,
         choice: MemberChoice | None = None,
         mode: bool = True,
-        doubt: bool = True,
+        uncertainty: bool = True,
     ) -> None:
         self.world_model, self.critic, self.choice = world_model, critic, choice or Mixture()
-        self.mode, self.doubt = mode, doubt
+        self.mode, self.uncertainty = mode, uncertainty
 
     def step(self, state: Tensor, action: Tensor) -> Step:
         latent, prior = self._move(self._latent(state), action, self._drawn(state))
         feature = latent.feature
-        return Step(feature, self.world_model.reward(feature), self.world_model.cont(feature), self._doubt(prior))
+        return Step(feature, self.world_model.reward(feature), self.world_model.cont(feature), self._uncertainty(prior))
 
     def rollout(self, state: Tensor, actions: Tensor) -> Rollout:
         drawn, latent = self._drawn(state), self._latent(state)
-        features, doubts = [], []
+        features, measured = [], []
         for action in actions.unbind(1):
             latent, prior = self._move(latent, action, drawn)
             features.append(latent.feature)
-            doubts.append(self._doubt(prior))
+            measured.append(self._uncertainty(prior))
         after = torch.stack(features, 1)  # (M, H, X)
         path = torch.cat([state.unsqueeze(1), after], 1)
-        return Rollout(path, self.world_model.reward(after), self.world_model.cont(after), torch.stack(doubts, 1))
+        return Rollout(path, self.world_model.reward(after), self.world_model.cont(after), torch.stack(measured, 1))
 
     def value(self, state: Tensor) -> Tensor:
         return super().value(state) if self.critic is None else self.critic(state)
@@ -70,7 +70,7 @@ class LatentDynamics(Dynamics):
         rssm = self.world_model.rssm
         deter, prior = rssm.img_step(latent, action)
         member = self.choice.pick(len(prior), deter.shape[:-1], deter.device, drawn)
-        return rssm.settle(deter, prior, member, self.mode), prior
+        return rssm.sample_state(deter, prior, member, self.mode), prior
 
-    def _doubt(self, prior: Tensor) -> Tensor:
-        return self.world_model.doubt(prior) if self.doubt else prior.new_zeros(prior.shape[1:-1])
+    def _uncertainty(self, prior: Tensor) -> Tensor:
+        return self.world_model.uncertainty(prior) if self.uncertainty else prior.new_zeros(prior.shape[1:-1])

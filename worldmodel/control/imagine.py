@@ -41,7 +41,7 @@ def imagine(
     horizon: int,
     choice: MemberChoice,
     mode: bool = False,
-    doubt: bool = True,
+    uncertainty: bool = True,
 ) -> Trajectory:
     """Roll the model forward from ``start`` (B, ...) for ``horizon`` steps.
 
@@ -52,21 +52,21 @@ def imagine(
         horizon: H, at least 1.
         choice: which member each step follows.
         mode: take the most likely latent instead of a draw.
-        doubt: measure the uncertainty of every step, which costs a little; zero if not.
+        uncertainty: measure the uncertainty of every step, which costs a little; zero if not.
     """
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}")
     rssm = world_model.rssm
     rssm.transition.draw()
-    state, states, actions, doubts = start, [start], [], []
+    state, states, actions, measured = start, [start], [], []
     size = rssm.transition.members, start.deter.shape[:-1], start.deter.device
     drawn = choice.start(*size)
     for _ in range(horizon):
         action, member = act(state), choice.pick(*size, drawn)
-        if doubt or member is None:
+        if uncertainty or member is None:
             deter, prior = rssm.img_step(state, action)
-            state = rssm.settle(deter, prior, member, mode)
-            doubts.append(world_model.doubt(prior) if doubt else prior.new_zeros(prior.shape[1:-1]))
+            state = rssm.sample_state(deter, prior, member, mode)
+            measured.append(world_model.uncertainty(prior) if uncertainty else prior.new_zeros(prior.shape[1:-1]))
         else:  # only the member that is followed
             state = rssm.follow(state, action, member, mode)
         actions.append(action)
@@ -75,8 +75,8 @@ def imagine(
     path = LatentState(*(torch.stack(x) for x in zip(*states, strict=True)))  # (H + 1, B, ...)
     feature = path.feature[1:]
     reward, cont = world_model.reward(feature), world_model.cont(feature)  # (H, B)
-    uncertainty = torch.stack(doubts) if doubt else torch.zeros_like(reward)
-    rollout = Trajectory(path, torch.stack(actions), reward, cont, uncertainty)
+    epistemic = torch.stack(measured) if uncertainty else torch.zeros_like(reward)
+    rollout = Trajectory(path, torch.stack(actions), reward, cont, epistemic)
     return Trajectory(path.map(_batch_first), *(_batch_first(x) for x in rollout[1:]))
 
 

@@ -14,13 +14,13 @@ from worldmodel.control.actors import Actor
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Planner, bound
-from worldmodel.control.trust import Always
+from worldmodel.control.truncation import NoTruncation
 from worldmodel.model.transitions import MemberChoice, Mixture
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState, Observation, Plan
 
 
-class Pursuit(NamedTuple):
+class PlannerState(NamedTuple):
     """What a planning policy remembers between two moments."""
 
     latent: LatentState  # (N, ...)
@@ -74,18 +74,18 @@ class PlannerPolicy:
         self.critic = actor_critic.critic if actor_critic is not None and value else None
         self.proposals, self.noise, self.every, self.warm, self.keep = proposals, noise, every, warm, keep
         self.choice = choice or Mixture()
-        doubt = planner.uncertainty_weight != 0 or not isinstance(planner.trust, Always)
-        self.dynamics = LatentDynamics(world_model, self.critic, self.choice, doubt=doubt)
+        uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
+        self.dynamics = LatentDynamics(world_model, self.critic, self.choice, uncertainty=uncertainty)
 
-    def initial(self, n: int) -> Pursuit:
+    def initial(self, n: int) -> PlannerState:
         latent = self.world_model.rssm.initial(n)
         action = latent.deter.new_zeros(n, self.action.size)
         plan = action.new_zeros(n, self.planner.horizon, self.action.size)
         kept = plan.new_zeros(n, self.keep, *plan.shape[1:])
-        return Pursuit(latent, action, plan, kept, torch.zeros(n, dtype=torch.int64, device=action.device))
+        return PlannerState(latent, action, plan, kept, torch.zeros(n, dtype=torch.int64, device=action.device))
 
     @torch.no_grad()
-    def __call__(self, observation: Observation, state: Pursuit) -> tuple[Tensor, Pursuit]:
+    def __call__(self, observation: Observation, state: PlannerState) -> tuple[Tensor, PlannerState]:
         device = state.action.device
         observation = observation.map(lambda x: x.to(device))
         latent = self.world_model.filter(observation, state.action, state.latent, mode=not self.explore)
@@ -99,7 +99,7 @@ class PlannerPolicy:
         age = torch.where(due, 0, state.age) + 1
         if self.explore:
             action = self._disturb(action)
-        return action, Pursuit(latent, action, later(plan), later(kept), age)
+        return action, PlannerState(latent, action, later(plan), later(kept), age)
 
     def plan(self, latent: LatentState, plan: Tensor, kept: Tensor) -> Plan:
         """Plan from B states (B, ...), given what is left of their last plans (B, H, A) and best sequences.
@@ -128,7 +128,7 @@ class PlannerPolicy:
             feature = state.feature
             return torch.where(surest, actor.mode(feature), actor.bound(actor.sample(feature)))
 
-        path = imagine(self.world_model, act, start, self.planner.horizon, self.choice, mode=True, doubt=False)
+        path = imagine(self.world_model, act, start, self.planner.horizon, self.choice, mode=True, uncertainty=False)
         return rearrange(path.action, "(b n) h a -> b n h a", n=count)
 
     def _best(self, made: Plan) -> Tensor:

@@ -45,7 +45,7 @@ def member_dreams(world_model: WorldModel, start: LatentState, actions: Tensor) 
     follows = torch.arange(members, device=actions.device).repeat_interleave(len(actions))  # (K B)
     states = [state]
     for action in repeat(actions, "b h a -> h (k b) a", k=members):
-        state = rssm.settle(*rssm.img_step(state, action), follows, mode=True)
+        state = rssm.sample_state(*rssm.img_step(state, action), follows, mode=True)
         states.append(state)
     stacked = (torch.stack(x, 1) for x in zip(*states, strict=True))  # (K B, H + 1, ...)
     path = LatentState(*(rearrange(x, "(k b) t n -> k b t n", k=members) for x in stacked))

@@ -1,4 +1,4 @@
-"""Films and strips of dreams: frames, the doubt of every step, imagined reward beside the real one.
+"""Films and strips of dreams: frames, the uncertainty of every step, imagined reward beside the real one.
 
 Legend: N sequences, T time, K members, n branches, F film frames, h x w pixels.
 """
@@ -27,13 +27,13 @@ __all__ = [
     "render_strip",
 ]
 
-_REAL, _IMAGINED, _DOUBT = COLOURS[5], COLOURS[1], COLOURS[4]
+_REAL, _IMAGINED, _UNCERTAINTY = COLOURS[5], COLOURS[1], COLOURS[4]
 _WORDS, _PLOT, _GAP = 150, 64, 6  # pixels: margin for words, height of a plot, between things
 _COLUMNS = 40  # frames in a row of a strip, at most
 
 
 def render_strip(found: Imagination, cell: int = 64) -> Image.Image:
-    """Time from left to right, for each sequence: truth, the mixture's dream, each member's, doubt, and reward.
+    """Time from left to right, for each sequence: truth, the mixture's dream, each member's, uncertainty, and reward.
 
     An orange line stands where the dreams begin, numbers above count the records. Of many records every second is
     shown, or every third, but the curves are of all.
@@ -70,8 +70,8 @@ def render_strip(found: Imagination, cell: int = 64) -> Image.Image:
 def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
     """A film (F, H, W, 3) uint8, a frame for each record.
 
-    For each sequence: truth, the mixture's dream and each member's side by side, below them doubt and reward with a
-    cursor. Dreams have a white border while they are shown images, and an orange one from where they are not.
+    For each sequence: truth, the mixture's dream and each member's side by side, below them uncertainty and
+    reward with a cursor. Dreams have a white border while they are shown images, an orange one from where they are not.
 
     Args:
         found: what to show.
@@ -113,7 +113,7 @@ def render_film(found: Imagination, cell: int = 128) -> np.ndarray:
 
 
 def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None = None) -> Image.Image:
-    """A row of pictures for each future, its return and mean doubt beside it; below, reward and doubt of all.
+    """A row of pictures for each future, return and mean uncertainty beside it; below, reward and uncertainty of all.
 
     Args:
         found: what to draw.
@@ -136,7 +136,7 @@ def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None
         words = (
             names[row] if names else f"future {row + 1}",
             f"return {found.reward[row].sum():.3g}",
-            f"doubt {found.doubt[row].mean():.3g}",
+            f"uncertainty {found.uncertainty[row].mean():.3g}",
         )
         for line, text in enumerate(words):
             draw.text((9, y + height // 2 - 24 + 16 * line), text, SEEN, font(12))
@@ -144,7 +144,7 @@ def render_branches(found: Branches, cell: int = 64, names: Sequence[str] | None
             paste(canvas, images[row, t][:, : right - int(left[t])], int(left[t]), y)
     y = 20 + count * (height + 1) + _GAP
     for values, least, title, mark in (
-        (found.doubt, Scale(0, 1), "doubt, 1 is usual", 1.0),
+        (found.uncertainty, Scale(0, 1), "uncertainty, 1 is usual", 1.0),
         (found.reward, Scale(0, 0), "imagined reward", None),
     ):
         lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
@@ -164,11 +164,19 @@ def _names(found: Imagination) -> list[str]:
 
 
 def _plots(draw: ImageDraw.ImageDraw, found: Imagination, n: int, x: np.ndarray, place: tuple[int, int, int]) -> None:
-    """Doubt and reward of a sequence at (left, top, right); all sequences have the same scales."""
+    """Uncertainty and reward of a sequence at (left, top, right); all sequences have the same scales."""
     left, top, right = place
-    doubt = scale_of(found.doubt, least=Scale(0, 1))
+    uncertainty = scale_of(found.uncertainty, least=Scale(0, 1))
     reward = scale_of(found.reward, found.imagined_reward, least=Scale(0, 0))
-    plot(draw, (left, top, right, top + _PLOT), x, [Line(found.doubt[n], _DOUBT)], doubt, "doubt, 1 is usual", 1.0)
+    plot(
+        draw,
+        (left, top, right, top + _PLOT),
+        x,
+        [Line(found.uncertainty[n], _UNCERTAINTY)],
+        uncertainty,
+        "uncertainty, 1 is usual",
+        1.0,
+    )
     top += _PLOT + _GAP
     lines = [Line(found.reward[n], _REAL, "real"), Line(found.imagined_reward[n], _IMAGINED, "imagined")]
     plot(draw, (left, top, right, top + _PLOT), x, lines, reward, "reward of a step")

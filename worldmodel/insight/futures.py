@@ -25,7 +25,7 @@ class Imagination(NamedTuple):
     """Dreams beside what happened. [:, t] is record t: the first ``context`` are seen, the others are dreamt.
 
     Where ``valid`` is False it is not known what happened: the truth is black there, and its reward NaN. Rewards and
-    doubt are NaN as well where an episode begins, for no step led there.
+    uncertainty are NaN as well where an episode begins, for no step led there.
     """
 
     truth: np.ndarray  # (N, T, 3, h, w) uint8, at the decoder's resolution
@@ -34,7 +34,7 @@ class Imagination(NamedTuple):
     action: np.ndarray  # (N, T, A) that led to each record
     reward: np.ndarray  # (N, T)
     imagined_reward: np.ndarray  # (N, T)
-    doubt: np.ndarray  # (N, T) epistemic, of the step that led to each record, in multiples of the usual
+    uncertainty: np.ndarray  # (N, T) epistemic, of the step that led to each record, in multiples of the usual
     valid: np.ndarray  # (N, T) bool
     context: int
 
@@ -46,7 +46,7 @@ class Branches(NamedTuple):
     action: np.ndarray  # (n, H, A)
     reward: np.ndarray  # (n, H)
     cont: np.ndarray  # (n, H) probability that the episode goes on
-    doubt: np.ndarray  # (n, H) epistemic, in multiples of the usual
+    uncertainty: np.ndarray  # (n, H) epistemic, in multiples of the usual
 
 
 def in_dream(policy: Policy, world_model: WorldModel) -> Act:
@@ -126,7 +126,7 @@ def imagination(
     image = world_model.decoder.image(feature)
     begins = batch.is_first[:, :context]
     imagined = torch.cat([world_model.reward(seen.state.feature).masked_fill(begins, torch.nan), path.reward], 1)
-    doubt = torch.cat([world_model.doubt(seen.prior).masked_fill(begins, torch.nan), path.uncertainty], 1)
+    uncertainty = torch.cat([world_model.uncertainty(seen.prior).masked_fill(begins, torch.nan), path.uncertainty], 1)
     dreamt = Imagination(
         np.zeros(image.shape, np.uint8),
         image.cpu().numpy(),
@@ -134,7 +134,7 @@ def imagination(
         torch.cat([batch.action[:, :context], path.action], 1).cpu().numpy(),
         np.full(imagined.shape, np.nan, np.float32),
         imagined.float().cpu().numpy(),
-        doubt.float().cpu().numpy(),
+        uncertainty.float().cpu().numpy(),
         np.zeros(imagined.shape, bool),
         context,
     )

@@ -55,7 +55,7 @@ def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[M
     for index, name in enumerate(names):
         rows = sorted((row for row in evaluations if _policy(row) == name), key=lambda row: row["frames"])
         frames, mean, std = (np.array([row[k] for row in rows], float) for k in ("frames", "return_mean", "return_std"))
-        line = _line(axes, frames, mean, name, index)
+        line = _line(axes, frames, mean, label=name, index=index)
         if len(rows) > 1:
             axes.fill_between(frames, mean - std, mean + std, color=line, alpha=0.2, linewidth=0)
         else:
@@ -100,9 +100,9 @@ def error_by_horizon(errors: Mapping[str, np.ndarray], bias: np.ndarray | None =
     for axes, (name, error) in zip(panels, errors.items(), strict=True):
         title, unit = _UNITS[name]
         steps = np.arange(1, len(error) + 1)
-        _line(axes, steps, error, "mean error", 0)
+        _line(axes, steps, error, label="mean error", index=0)
         if name == "return" and bias is not None:
-            _line(axes, steps, bias, "imagined minus real", 3)
+            _line(axes, steps, bias, label="imagined minus real", index=3)
             axes.axhline(0, color="0.4", linewidth=1)
             low, high = axes.get_ylim()
             axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
@@ -115,17 +115,17 @@ def error_by_horizon(errors: Mapping[str, np.ndarray], bias: np.ndarray | None =
 
 
 def reliability_curve(curves: Mapping[str, Reliability], unit: str = "reward") -> Figure:
-    """Error seen over deviation predicted, both logarithmic; on the diagonal a doubt is of the right size.
+    """Error seen over deviation predicted, both logarithmic; on the diagonal an uncertainty is of the right size.
 
     Args:
-        curves: bins by name. Those without doubt or error are left out.
+        curves: bins by name. Those without uncertainty or error are left out.
         unit: of both.
     """
     figure, (axes,) = _figure(1, width=5.5, height=4.6)
     ends: list[float] = []
     for index, (name, curve) in enumerate(curves.items()):
         drawn = (curve.predicted > 0) & (curve.observed > 0)
-        _line(axes, curve.predicted[drawn], curve.observed[drawn], name, index)
+        _line(axes, curve.predicted[drawn], curve.observed[drawn], label=name, index=index)
         ends += [*curve.predicted[drawn], *curve.observed[drawn]]
     if ends:
         limits = [min(ends) / 1.5, max(ends) * 1.5]
@@ -138,12 +138,19 @@ def reliability_curve(curves: Mapping[str, Reliability], unit: str = "reward") -
 
 
 def correlation_by_horizon(correlations: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Rank correlations (H,) of measures of doubt, a panel for each error: ``{error: {measure: values}}``."""
+    """Rank correlations (H,) of measures of uncertainty, a panel for each error: ``{error: {measure: values}}``."""
     figure, panels = _figure(len(correlations), width=4.6, margin=1.6)
     for axes, (error, measures) in zip(panels, correlations.items(), strict=True):
         for index, (name, values) in enumerate(measures.items()):
             # some measures are almost the same: what lies below stays visible
-            _line(axes, np.arange(1, len(values) + 1), values, name, index, 0.3 * (len(measures) - index))
+            _line(
+                axes,
+                np.arange(1, len(values) + 1),
+                values,
+                label=name,
+                index=index,
+                wider=0.3 * (len(measures) - index),
+            )
         axes.axhline(0, color="0.4", linewidth=1)
         axes.set_ylim(-1.05, 1.05)
         axes.set_title(f"with the {error} error")
@@ -156,7 +163,7 @@ def coverage_by_horizon(coverage: Mapping[str, np.ndarray], level: float) -> Fig
     """Share (H,) of the truth inside its intervals, a line for each name, and the level that was asked for."""
     figure, (axes,) = _figure(1, width=6)
     for index, (name, values) in enumerate(coverage.items()):
-        _line(axes, np.arange(1, len(values) + 1), values, name, index)
+        _line(axes, np.arange(1, len(values) + 1), values, label=name, index=index)
     axes.axhline(level, color="0.4", linewidth=1, linestyle="--", label=f"asked for: {level:g}")
     axes.set_ylim(-0.03, 1.03)
     _steps(axes, "share of the truth that is covered")

@@ -67,11 +67,11 @@ def open_loop(
     actions = following(batch.action[:, context:])
     dreamt = imagine(world_model, actions, start, length - context, choice or Mixture(), mode)
     feature = torch.cat([seen.state.feature, dreamt.state.feature[:, 1:]], 1)  # (N, T, F)
-    doubt = world_model.doubt(seen.prior)  # (N, context)
+    uncertainty = world_model.uncertainty(seen.prior)  # (N, context)
     truth = at_decoder_size(world_model, batch.image)
     dream = world_model.decoder.image(feature)
     difference = (truth.int() - dream.int()).abs().to(torch.uint8)
-    uncertainty = torch.cat([doubt, dreamt.uncertainty], 1)
+    uncertainty = torch.cat([uncertainty, dreamt.uncertainty], 1)
     mask = valid[:, :, None, None, None]
     images = (truth * mask, dream * mask, difference * mask)
     numbers = (batch.reward * valid, world_model.reward(feature) * valid, uncertainty * valid)

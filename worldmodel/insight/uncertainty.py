@@ -1,8 +1,8 @@
-"""What an ensemble's next latent is in doubt of, from all members' parameters.
+"""The uncertainty of an ensemble's next latent, from all members' parameters.
 
 Legend: K members, *B any batch, P parameters, S latents (groups of a categorical, dimensions of a Gaussian), C classes.
 
-A prior (K, *B, P) comes from ``RSSM.img_step`` or is ``Filtered.prior``. The model itself lives by
+A prior (K, *B, P) comes from ``RSSM.img_step`` or is ``Posterior.prior``. The model itself lives by
 ``Latents.uncertainty``; these look closer, or are to be compared with it. For K = 1 what is epistemic is zero.
 """
 
@@ -33,7 +33,9 @@ def per_latent(latents: Latents, prior: Tensor) -> Uncertainty:
     Raises:
         TypeError: the family is neither categorical nor Gaussian.
     """
-    raise TypeError(f"the doubt of each latent is not known for {type(latents).__name__}: register its own function")
+    raise TypeError(
+        f"the uncertainty of each latent is not known for {type(latents).__name__}: register its own function"
+    )
 
 
 @per_latent.register

@@ -13,7 +13,7 @@ from worldmodel.errors import UserError
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.vector import InProcess
 from worldmodel.insight.player.drivers import ActorDriver, Driver, PlannerDriver
-from worldmodel.insight.player.reality import Reality, Recorded
+from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.training.acting import ByActor, ByPlanner
@@ -74,7 +74,7 @@ def sessions(run: str, checkpoint: str | None, planner: ByPlanner | None, seed: 
             drivers["actor"] = ActorDriver(agent.actor_critic.actor)
         plans = planner.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
         drivers["planner"] = PlannerDriver(plans)
-        reality = _reality(data, seed)
+        reality = _replayable(data, seed)
         return PlayerSession(agent.world_model, agent.action, episodes, drivers, reality, seed=seed)
 
     return make
@@ -87,15 +87,15 @@ def _planner(path: str) -> ByPlanner:
     return acting
 
 
-def _reality(data: Experience, seed: int) -> Reality:
-    return Reality(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
+def _replayable(data: Experience, seed: int) -> ReplayableEnv:
+    return ReplayableEnv(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
 
 
 def _record(agent: Agent, data: Experience, planner: ByPlanner, seed: int) -> list[Recorded]:
     """Held-out episodes: first those of the actor, or else of the planner, then those at random."""
     acting, name = (planner, "planner") if agent.actor_critic is None else (ByActor(), "actor")
     acts = acting.policy(agent.world_model, agent.actor_critic, agent.action, explore=False)
-    reality = _reality(data, seed)
+    reality = _replayable(data, seed)
     try:
         with own_randomness(seed):
             return [

@@ -23,7 +23,7 @@ from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
-from worldmodel.training.report_sections import about, cost, doubts, dreams, episode, learning, noticed
+from worldmodel.training.report_sections import about, cost, dreams, episode, learning, noticed, uncertainty
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.types import SequenceBatch
 
@@ -87,7 +87,7 @@ def report(
         learning(folder.read_evaluations(), metrics),
         episode(folder),
         dreams(rollout, film, calibration),
-        *doubts(calibration),
+        *uncertainty(calibration),
         noticed(aurocs),
     ]
     transition = type(agent.world_model.rssm.transition).__name__

@@ -14,7 +14,7 @@ from torch.autograd import grad
 
 from worldmodel.control.planners.base import Dynamics, Planner, Rollout, bound, given
 from worldmodel.control.planners.lqr import Quadratic, Regulator, lqr, times
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 from worldmodel.types import ActionSpec, Plan
 
 FACTOR, LEAST, MOST = 2.0, 1e-6, 1e10  # how fast the damping changes, and between what
@@ -37,7 +37,7 @@ class ILQR(Planner):
     cost of mu / 2 per squared change of state and action, falls when there was a gain and grows when there was none
     (schedule of Tassa, Erez and Todorov 2012, section II-F).
 
-    The slope of the return is exact, ``cont``, trust and uncertainty included. Its curvature is that of reward,
+    The slope of the return is exact, ``cont``, truncation and uncertainty included. Its curvature is that of reward,
     ``cont``, uncertainty and final value, each times what the return changes with it; products of their slopes are
     left out.
 
@@ -48,7 +48,7 @@ class ILQR(Planner):
     best of ``warm`` (or zeros) and the proposals is taken.
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         iterations: how often, at most.
         regularisation: mu to begin with, in units of return.
         line_search: step sizes L that are tried: 1, 1/2, 1/4, ...
@@ -63,13 +63,13 @@ class ILQR(Planner):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         iterations: int = 10,
         regularisation: float = 1e-3,
         line_search: int = 8,
         tolerance: float = 1e-3,
     ) -> None:
-        super().__init__(horizon, discount, uncertainty_weight, trust)
+        super().__init__(horizon, discount, uncertainty_weight, truncation)
         if iterations < 1 or line_search < 1:
             raise ValueError(f"iterations and line_search must be at least 1, got {iterations} and {line_search}")
         if regularisation <= 0 or tolerance < 0:
@@ -97,8 +97,18 @@ class ILQR(Planner):
             start = starts.take_along_dim(best[:, None, None, None], 1)[:, 0]  # (B, H, A)
             rollout = dynamics.rollout(state, start)
             path = self._improve(dynamics, Path(start, rollout, self._finite_returns(dynamics, rollout)))
-            action, value, doubt = (x.unsqueeze(1) for x in (path.action, path.value, path.rollout.uncertainty.mean(1)))
-            return self.settle(spec, action, value, doubt, torch.zeros_like(path.action), action, value)
+            action, value, uncertainty = (
+                x.unsqueeze(1) for x in (path.action, path.value, path.rollout.uncertainty.mean(1))
+            )
+            return self.select_best(
+                spec,
+                action,
+                value,
+                uncertainty=uncertainty,
+                std=torch.zeros_like(path.action),
+                elites=action,
+                values=value,
+            )
 
     def _finite_returns(self, dynamics: Dynamics, rollout: Rollout) -> Tensor:
         value = self.returns(dynamics, rollout)
@@ -148,7 +158,14 @@ class ILQR(Planner):
         transition = basis[:, 1:].mT @ jacobian @ wide
         slope, curvature = (x.unflatten(0, (-1, horizon)) for x in (slope, curvature))
         offset = torch.zeros_like(transition[..., 0])  # the path obeys the dynamics
-        return Quadratic(transition, offset, curvature, slope, final_curvature, final_slope), basis
+        return Quadratic(
+            transition=transition,
+            offset=offset,
+            curvature=curvature,
+            slope=slope,
+            final_curvature=final_curvature,
+            final_slope=final_slope,
+        ), basis
 
     def _follow(self, dynamics: Dynamics, path: Path, regulator: Regulator, basis: Tensor) -> Path:
         """The best path under the regulator, of all step sizes."""

@@ -67,7 +67,7 @@ def lqr(problem: Quadratic, low: Tensor | None = None, high: Tensor | None = Non
         V = (V + V.mT) / 2  # rounding would let it drift
         Ks.insert(0, K)
         ks.insert(0, k)
-    return Regulator(torch.stack(Ks, 1), torch.stack(ks, 1), V, v, s)
+    return Regulator(feedback=torch.stack(Ks, 1), feedforward=torch.stack(ks, 1), curvature=V, slope=v, cost=s)
 
 
 def box_qp(H: Tensor, q: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
