@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.study.data import Task
 from encoders.conv import PatchEncoder
+from experiments.uncertainty.data import Task
 from worldmodel.experience.replay import Replay
 from worldmodel.model.bayesian import BayesianTransition, DropoutTransition
 from worldmodel.model.decoder import PatchDecoder

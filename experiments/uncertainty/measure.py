@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.study.data import CONTEXT, LIMIT, Sequences, Task
+from experiments.uncertainty.data import CONTEXT, LIMIT, Sequences, Task
 from worldmodel.insight.calibration import (
     HorizonErrors,
     auroc,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.study.data import LIMIT, Sequences, Task
-from benchmarks.study.measure import Row, row
+from experiments.uncertainty.data import LIMIT, Sequences, Task
+from experiments.uncertainty.measure import Row, row
 from worldmodel.insight.calibration import auroc
 from worldmodel.insight.dreams import picture
 from worldmodel.model.world_model import WorldModel
