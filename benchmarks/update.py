@@ -45,7 +45,7 @@ STANDARD = {
                 "transition": {"init_args": {"members": 5, "width": 256}},
                 "deter": 256,
                 "width": 256,
-                "decoded": 1.0,
+                "decode_fraction": 1.0,
             }
         },
         "actor_critic": {"init_args": {"width": 256, "starts": 512, "horizon": 15}},
@@ -128,8 +128,8 @@ def phases(update: Update, watch: Stopwatch) -> dict[str, float]:
     agent, batch = update.agent, update.sample()
     model, control = agent.world_model, agent.actor_critic
     embed = model.embed(batch.image).detach()
-    filtered = model.rssm.observe(embed, batch.action, batch.is_first)
-    state = LatentState(*(x.detach() for x in filtered.state))
+    posterior = model.rssm.observe(embed, batch.action, batch.is_first)
+    state = LatentState(*(x.detach() for x in posterior.state))
     feature = state.feature
     seconds = {
         "sample": watch(update.sample),

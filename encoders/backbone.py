@@ -67,5 +67,5 @@ class Backbone(nn.Module, ABC):
             ValueError: they are of another network.
         """
         state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(spare))}
-        fit(self.model, self.convert(state), self._whole, self.name, source)
+        fit(self.model, self.convert(state), whole=self._whole, name=self.name, source=source)
         self.loaded = True

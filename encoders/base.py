@@ -58,7 +58,7 @@ class Pixels(nn.Module):
         return (white * self.std + self.mean).mul(255).round().clamp(0, 255).to(torch.uint8)
 
     @torch.no_grad()
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Take the statistics of ``image`` (N, 3, H, W) uint8."""
         small = self.resize(image)
         self.mean.copy_(small.mean(0))
@@ -90,7 +90,7 @@ class Encoder(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 -> (N, embed_dim)."""
 
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Take statistics of the data, (N, 3, H, W) uint8, if the encoder wants any."""
 
     @property

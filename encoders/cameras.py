@@ -41,9 +41,9 @@ class Cameras(Encoder):
     def forward(self, image: Tensor) -> Tensor:
         return torch.cat([encoder(view) for encoder, view in self._pairs(image)], -1)  # (N, E)
 
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         for encoder, view in self._pairs(image):
-            encoder.measure(view)
+            encoder.fit_statistics(view)
 
     def _shapes(self) -> list[tuple[int, ...]] | None:
         """Feature shapes of the views; None unless all are frozen."""

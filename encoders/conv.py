@@ -39,8 +39,8 @@ class PatchEncoder(Encoder):
     def forward(self, image: Tensor) -> Tensor:
         return self.net(self.pixels(image))  # (N, E)
 
-    def measure(self, image: Tensor) -> None:
-        self.pixels.measure(image)
+    def fit_statistics(self, image: Tensor) -> None:
+        self.pixels.fit_statistics(image)
 
 
 class ConvEncoder(Encoder):
@@ -71,5 +71,5 @@ class ConvEncoder(Encoder):
     def forward(self, image: Tensor) -> Tensor:
         return self.net(self.pixels(image))  # (N, E)
 
-    def measure(self, image: Tensor) -> None:
-        self.pixels.measure(image)
+    def fit_statistics(self, image: Tensor) -> None:
+        self.pixels.fit_statistics(image)

@@ -139,7 +139,7 @@ class Pretrained(Encoder):
         return (small - self.mean) / self.std
 
     @torch.no_grad()
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Give the batch norms of a network that is trained from scratch the statistics of ``image``, once."""
         norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
         fresh = all(norm.num_batches_tracked == 0 for norm in norms)

@@ -46,7 +46,7 @@ class TimmBackbone(Backbone):
         model = _create(name, size, pretrained)
         known = model.pretrained_cfg
         mean, std = mean or tuple(known["mean"]), std or tuple(known["std"])
-        super().__init__(model, shapes(model), name, size, stride, mean, std)
+        super().__init__(model, shapes(model), name=name, size=size, stride=stride, mean=mean, std=std)
         self.loaded = pretrained
         self._cut()
 
@@ -151,7 +151,9 @@ class TimmEncoder(Pretrained):
         std: RGB | None = None,
         batch: int = 8,
     ) -> None:
-        backbone = TimmBackbone(name, size, stride, mean, std, pretrained and file is None)
+        backbone = TimmBackbone(
+            name, size=size, stride=stride, mean=mean, std=std, pretrained=pretrained and file is None
+        )
         if file is not None:
             backbone.load(read(file), file)
         super().__init__(backbone, readout, tune, batch)

@@ -50,7 +50,7 @@ class TorchvisionBackbone(Backbone):
             model = zoo.get_model(name, weights=None, **({"image_size": size} if name.startswith("vit_") else {}))
         except AssertionError as cause:
             raise ValueError(f"{name} cannot take images of {size} x {size}: {one_line(cause)}") from cause
-        super().__init__(model, shapes(model), name, size, stride, mean, std)
+        super().__init__(model, shapes(model), name=name, size=size, stride=stride, mean=mean, std=std)
         self._path = [] if isinstance(model, VisionTransformer) else _path(model)
         self._cut()
 

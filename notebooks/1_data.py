@@ -137,7 +137,7 @@ assert error < 0.01
 # %%
 pixels = Pixels(32)
 frames = episodes.image.flatten(0, 1)
-pixels.measure(frames)
+pixels.fit_statistics(frames)
 raw, white = pixels.resize(frames[:64]), pixels(frames[:64])
 
 _, axes = plt.subplots(1, 4, figsize=(10, 2.9))

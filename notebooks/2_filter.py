@@ -77,19 +77,19 @@ assert error["prior"][:, 1:].mean() < mean_picture[:, 1:].mean()
 # %% [markdown]
 # ## Surprise
 #
-# By how much a picture moves the belief is its surprise, KL(posterior || prior), in nats. Beside it stands the doubt
-# *before* the picture: how far the members' predictions are apart, in multiples of what was usual in training.
+# By how much a picture moves the belief is its surprise, KL(posterior || prior), in nats. Beside it stands the
+# uncertainty *before* the picture: how far the members' predictions are apart, in multiples of the typical.
 
 # %%
 surprise = latents.kl(posterior, prior)  # (N, L)
-doubt = world_model.doubt(found.prior)  # (N, L)
+uncertainty = world_model.uncertainty(found.prior)  # (N, L)
 
 _, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4.4), sharex=True)
 top.plot(range(1, 126), surprise[0, 1:])
 top.set(ylabel="surprise (nats)", title="episode 0, without its first record")
-bottom.plot(range(1, 126), doubt[0, 1:], color="C1")
+bottom.plot(range(1, 126), uncertainty[0, 1:], color="C1")
 bottom.axhline(1, color="0.4", linewidth=1)
-bottom.set(xlabel="record", ylabel="doubt (1 is usual)")
+bottom.set(xlabel="record", ylabel="uncertainty (1 is usual)")
 plt.show()
 
 # %% [markdown]

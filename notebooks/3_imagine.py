@@ -26,7 +26,7 @@ from IPython.display import display
 
 import worldmodel
 from worldmodel.control.imagine import following
-from worldmodel.insight.player.reality import from_replay
+from worldmodel.insight.player.replayable import from_replay
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.insight.player.widget import Player
 from worldmodel.insight.render import render_branches, render_film, render_strip
@@ -44,7 +44,7 @@ episodes = read_episodes()
 #
 # The model sees the first five records of an episode, until the frames turn orange. Then it is told the actions and
 # nothing else. The *mixture* averages the members at every step; each *member* also dreams alone. Where their pictures
-# part, the model does not know. The violet curve is that doubt, in multiples of what was usual in training.
+# part, the model does not know. The violet curve is that uncertainty, in multiples of what was usual in training.
 
 # %%
 context, horizon = 5, 35
@@ -62,7 +62,7 @@ display(render_strip(short, cell=44), include=["image/png"])
 # ## How long is a dream good for?
 #
 # Over dreams from many beginnings, the error of a pixel against that of a picture that just stands still: the last one
-# seen. Below, the doubt that the model had of the same steps, without having seen how wrong it was.
+# seen. Below, the uncertainty that the model had of the same steps, without having seen how wrong it was.
 
 # %%
 starts = range(0, 24, 4)
@@ -71,19 +71,19 @@ truth, dreamt = (torch.cat([getattr(d, name) for d in dreams]).numpy() / 255 for
 last = truth[:, context - 1 : context]
 wrong = np.abs(dreamt - truth)[:, context:].mean((0, 2, 3, 4))  # (H,)
 still = np.abs(last - truth)[:, context:].mean((0, 2, 3, 4))
-doubt = torch.cat([d.uncertainty for d in dreams]).numpy()[:, context - 1 :]  # (N, H)
+uncertainty = torch.cat([d.uncertainty for d in dreams]).numpy()[:, context - 1 :]  # (N, H)
 
 _, (top, bottom) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
 steps = np.arange(1, len(wrong) + 1)
 top.plot(steps, wrong, label="dream", color="C1", marker="o", markersize=3)
 top.plot(steps, still, label="the last picture seen", color="C0", marker="s", markersize=3)
-top.set(ylabel="mean error of a pixel\n(share of the range)", title=f"{len(doubt)} dreams")
+top.set(ylabel="mean error of a pixel\n(share of the range)", title=f"{len(uncertainty)} dreams")
 top.legend()
-bottom.plot(steps, np.median(doubt, 0), color="C4", marker="o", markersize=3, label="median")
+bottom.plot(steps, np.median(uncertainty, 0), color="C4", marker="o", markersize=3, label="median")
 bottom.fill_between(
-    steps, *np.quantile(doubt, [0.25, 0.75], 0), color="C4", alpha=0.25, linewidth=0, label="half of the dreams"
+    steps, *np.quantile(uncertainty, [0.25, 0.75], 0), color="C4", alpha=0.25, linewidth=0, label="half of the dreams"
 )
-bottom.set(xlabel="steps since the last image", ylabel="doubt (1 is usual)", yscale="log")
+bottom.set(xlabel="steps since the last image", ylabel="uncertainty (1 is usual)", yscale="log")
 bottom.legend()
 plt.show()
 
@@ -135,6 +135,6 @@ display(player)
 frame = player.session.reset(episode=0, record=moment)
 for _ in range(5):
     frame = player.session.step(np.array([1.0], np.float32))
-print(f"step {frame.step}: imagined reward {frame.reward:.2f}, doubt {frame.doubt:.2f}")
+print(f"step {frame.step}: imagined reward {frame.reward:.2f}, uncertainty {frame.uncertainty:.2f}")
 assert frame.step == 5
 assert frame.image.shape == (32, 32, 3)

@@ -12,7 +12,7 @@
 # # 4. Plans
 #
 # A planner imagines many sequences of actions and takes the one that promises most. This notebook looks at one plan in
-# one state: all the candidates, the best of them, what is chosen, and how the model's doubt changes the choice.
+# one state: all the candidates, the best of them, what is chosen, and how the model's uncertainty changes the choice.
 
 # %%
 import sys
@@ -42,7 +42,7 @@ spec = ActionSpec(1, discrete=False)
 # ## One state
 #
 # The model filters an episode up to a moment when the pole begins to tip. A planner sees no picture: only a vector,
-# and *dynamics* that say where an action leads, what it earns, and how much the members doubt it. The critic says what
+# and *dynamics* that say where an action leads, what it earns, and how far the members disagree. The critic says what
 # lies beyond the horizon.
 
 # %%
@@ -62,7 +62,7 @@ feature = start.feature  # (1, F)
 torch.manual_seed(0)
 candidates = 2 * torch.rand(1, 512, horizon, 1) - 1
 cem = CEM(horizon, discount, candidates=64, elites=8, iterations=6)
-returns, doubt = (x[0] for x in cem.score(dynamics, feature, spec, candidates))  # (N,) each
+returns, uncertainty = (x[0] for x in cem.score(dynamics, feature, spec, candidates))  # (N,) each
 plan = cem.plan(dynamics, feature, spec)
 _, elite_doubt = cem.score(dynamics, feature, spec, plan.elites)
 steps = np.arange(1, horizon + 1)
@@ -75,10 +75,12 @@ left.plot([], [], color="C1", label="elites of CEM")
 left.plot(steps, plan.mean[0, :, 0], color="C6", linewidth=2.5, marker="o", markersize=4, label="the choice")
 left.set(xlabel="step", ylabel="action [-1, 1]", title="sequences of actions", ylim=(-1.1, 1.4), yticks=[-1, 0, 1])
 left.legend(loc="upper left", ncols=3, fontsize=9)
-right.scatter(doubt, returns, s=10, color="0.7", label="random candidates")
+right.scatter(uncertainty, returns, s=10, color="0.7", label="random candidates")
 right.scatter(elite_doubt[0], plan.elite_values[0], s=40, marker="s", color="C1", label="elites of CEM")
 right.scatter(plan.uncertainty, plan.value, s=140, marker="*", color="C6", label="the choice")
-right.set(xlabel="mean doubt along the sequence (1 is usual)", ylabel="imagined return", title="what they promise")
+right.set(
+    xlabel="mean uncertainty along the sequence (1 is usual)", ylabel="imagined return", title="what they promise"
+)
 right.legend(fontsize=9)
 plt.show()
 
@@ -99,8 +101,8 @@ display(render_branches(futures, names=["choice of CEM", "best random", "worst r
 # %% [markdown]
 # ## Cautious, plain, curious
 #
-# `uncertainty_weight` is what a unit of doubt adds to the reward of a step: below 0 a planner is cautious, above 0
-# curious. Here three planners look at the same candidates. The weights are large, so that the difference can be seen.
+# `uncertainty_weight` is what a unit of uncertainty adds to the reward of a step: below 0 a planner is cautious,
+# above 0 curious. Here three planners look at the same candidates. The weights are large, to show the difference.
 #
 # The plain one takes what stands far above all others. That is the *best random* of the picture above, and too good to
 # be true: the pole dissolves, and stands again some steps later. The members disagree about it, and the cautious
@@ -110,21 +112,23 @@ display(render_branches(futures, names=["choice of CEM", "best random", "worst r
 weights = {"cautious": -3.0, "plain": 0.0, "curious": 3.0}
 chosen = {}
 _, axes = plt.subplots(figsize=(7, 4))
-axes.scatter(doubt, returns, s=10, color="0.75", label="candidates")
+axes.scatter(uncertainty, returns, s=10, color="0.75", label="candidates")
 for (name, weight), colour, marker in zip(weights.items(), ("C0", "C6", "C3"), "v*^", strict=True):
     planner = RandomShooting(horizon, discount, uncertainty_weight=weight)
     best = int(planner.score(dynamics, feature, spec, candidates)[0].argmax())
-    chosen[name] = (float(doubt[best]), float(returns[best]))
+    chosen[name] = (float(uncertainty[best]), float(returns[best]))
     axes.scatter(*chosen[name], s=130, color=colour, marker=marker, label=f"{name} ({weight:+.0f})")
 axes.set(
-    xlabel="mean doubt along the sequence (1 is usual)", ylabel="imagined return, without doubt", title="the choice"
+    xlabel="mean uncertainty along the sequence (1 is usual)",
+    ylabel="imagined return, without uncertainty",
+    title="the choice",
 )
 axes.legend()
 plt.show()
 
 # %%
 for name, (unsure, promised) in chosen.items():
-    print(f"{name:9} doubt {unsure:5.2f}   imagined return {promised:7.2f}")
+    print(f"{name:9} uncertainty {unsure:5.2f}   imagined return {promised:7.2f}")
 assert chosen["cautious"][0] <= chosen["plain"][0] <= chosen["curious"][0]
 assert chosen["cautious"][0] < chosen["curious"][0]
 assert chosen["plain"][1] == max(float(returns.max()), *(x[1] for x in chosen.values()))
@@ -140,7 +144,7 @@ for name, weight in weights.items():
 
 _, axes = plt.subplots(figsize=(9, 3.2))
 for (name, found), colour, marker in zip(searched.items(), ("C0", "C6", "C3"), "vo^", strict=True):
-    label = f"{name}: doubt {float(found.uncertainty):.2f}"
+    label = f"{name}: uncertainty {float(found.uncertainty):.2f}"
     axes.plot(steps, found.mean[0, :, 0], color=colour, marker=marker, label=label)
 axes.set(xlabel="step", ylabel="action [-1, 1]", ylim=(-1.1, 1.1), title="what each would do")
 axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -9,11 +9,11 @@
 # ---
 
 # %% [markdown]
-# # 5. Trust
+# # 5. Truncation
 #
 # A model that has never been somewhere should say so. Here a small world model is trained in about half a minute on
-# data with a hole in it. Then it is asked about real sequences, some through the hole: does it doubt where it does not
-# know, does doubt go with error, and do its intervals cover the truth?
+# data with a hole in it. Then it is asked about real sequences, some through the hole: is it uncertain where it does
+# not know, does uncertainty go with error, and do its intervals cover the truth?
 
 # %%
 import sys
@@ -109,7 +109,7 @@ world_model = WorldModel(
     lambda feature: PatchDecoder(feature, 16, channels=(16, 32)),
     deter=32,
     width=64,
-    decoded=0.5,
+    decode_fraction=0.5,
 )
 losses = train(world_model, lambda: replay.sample(16, 16), updates=1000)
 
@@ -125,8 +125,8 @@ assert losses["reconstruction"][-50:].mean() < 0.3 * losses["reconstruction"][:5
 # %% [markdown]
 # ## Does it know where it has not been?
 #
-# New episodes, half of them careful, half not. The doubt of a step is what the model has *before* it sees where the
-# step leads.
+# New episodes, half of them careful, half not. The uncertainty of a step is what the model has *before* it sees where
+# the step leads.
 
 
 # %%
@@ -150,38 +150,41 @@ seen, seen_at = held_out(careful=True, first=1_000_000)
 hole, hole_at = held_out(careful=False, first=2_000_000)
 
 with torch.no_grad():
-    doubt = {
-        name: world_model.doubt(world_model.observe(batch, mode=True).prior)[:, 1:].numpy()
+    uncertainty = {
+        name: world_model.uncertainty(world_model.observe(batch, mode=True).prior)[:, 1:].numpy()
         for name, batch in (("seen", seen), ("hole", hole))
     }
 inside = in_swamp(hole_at[:, :-1])  # steps that begin in the swamp
-unseen = doubt["hole"][inside]
-print(f"doubt of steps like the data {doubt['seen'].mean():.2f}, of steps in the swamp {unseen.mean():.2f}")
-print(f"AUROC, that a step in the swamp is doubted more: {auroc(unseen, doubt['seen']):.3f}  (0.5 is chance)")
-assert auroc(unseen, doubt["seen"]) > 0.9
+unseen = uncertainty["hole"][inside]
+print(f"uncertainty of steps like the data {uncertainty['seen'].mean():.2f}, of steps in the swamp {unseen.mean():.2f}")
+print(f"AUROC, that a step in the swamp is doubted more: {auroc(unseen, uncertainty['seen']):.3f}  (0.5 is chance)")
+assert auroc(unseen, uncertainty["seen"]) > 0.9
 
 # %%
-bins = np.geomspace(min(doubt["seen"].min(), unseen.min()), max(doubt["seen"].max(), unseen.max()), 40)
+bins = np.geomspace(min(uncertainty["seen"].min(), unseen.min()), max(uncertainty["seen"].max(), unseen.max()), 40)
 _, axes = plt.subplots(figsize=(7, 3))
-for values, name, colour, hatch in ((doubt["seen"], "like the data", "C0", ""), (unseen, "in the swamp", "C3", "///")):
+for values, name, colour, hatch in (
+    (uncertainty["seen"], "like the data", "C0", ""),
+    (unseen, "in the swamp", "C3", "///"),
+):
     weights = np.full(values.size, 1 / values.size)
     axes.hist(
         values.ravel(), bins, weights=weights, color=colour, hatch=hatch, alpha=0.6, label=name, edgecolor="white"
     )
-axes.set(xscale="log", xlabel="doubt of a step (1 is usual)", ylabel="share of the steps")
+axes.set(xscale="log", xlabel="uncertainty of a step (1 is usual)", ylabel="share of the steps")
 axes.legend()
 plt.show()
 
 # %% [markdown]
-# The same on the map of states: how often the data have been there, and the mean doubt of a step from there. The model
-# sees three records before the step, so that what happened earlier is no reason to doubt. On the far right there are
-# few data, and it is doubted too.
+# The same on the map of states: how often the data have been there, and the mean uncertainty of a step from there. The
+# model sees three records before the step, so that what happened earlier is no reason to be unsure. On the far right
+# there are few data, and it is doubted too.
 
 # %%
 more, more_at = held_out(careful=False, first=3_000_000, count=300)
 windows = more.map(lambda x: x.unfold(1, 4, 1).movedim(-1, 2).flatten(0, 1))  # (N, 4), all there are
 with torch.no_grad():
-    last = world_model.doubt(world_model.observe(windows, mode=True).prior)[:, -1].numpy()
+    last = world_model.uncertainty(world_model.observe(windows, mode=True).prior)[:, -1].numpy()
 begin = more_at[:, 2:-1].reshape(-1, 2)  # where the last step of each begins
 grid = np.linspace(-1, 1, 17)
 visits = np.histogram2d(*known.T, bins=grid)[0]
@@ -191,7 +194,7 @@ mean = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 
 _, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True)
 for panel, values, title, unit in (
     (axes[0], np.where(visits, visits, np.nan), "the data", "records in a cell"),
-    (axes[1], mean, "doubt", "mean doubt of a step (1 is usual)"),
+    (axes[1], mean, "uncertainty", "mean uncertainty of a step (1 is usual)"),
 ):
     drawn = panel.pcolormesh(grid, grid, values.T, norm="log")
     panel.axvspan(0, 0.5, fill=False, edgecolor="C3", linewidth=2, linestyle="--")
@@ -202,14 +205,14 @@ axes[0].set_ylabel("y")
 axes[0].text(0.25, -0.9, "swamp", color="C3", ha="center")
 plt.show()
 middle = in_swamp(begin)
-print(f"mean doubt in the swamp {last[middle].mean():.2f}, elsewhere {last[~middle].mean():.2f}")
+print(f"mean uncertainty in the swamp {last[middle].mean():.2f}, elsewhere {last[~middle].mean():.2f}")
 assert last[middle].mean() > 2 * last[~middle].mean()
 
 # %% [markdown]
-# ## Does doubt go with error?
+# ## Does uncertainty go with error?
 #
 # Dreams of 12 steps from five records seen, in the data and through the swamp, against what really came. Each member
-# dreams alone; the spread of their dreams is the doubt here.
+# dreams alone; the spread of their dreams is the uncertainty here.
 
 # %%
 errors = joined([open_loop_errors(world_model, batch, context=5, horizon=12) for batch in (seen, hole)])

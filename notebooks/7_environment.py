@@ -106,7 +106,7 @@ world_model = WorldModel(
     lambda feature: PatchDecoder(feature, 16, channels=(32, 64)),
     deter=128,
     width=96,
-    decoded=0.5,
+    decode_fraction=0.5,
 )
 print(f"{sum(p.numel() for p in world_model.parameters()):,} parameters")
 losses = train(world_model, lambda: replay.sample(16, 16), updates=800, rate=4e-3)

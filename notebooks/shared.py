@@ -126,7 +126,7 @@ def train(
     reconstruction: float = 0.1,
 ) -> dict[str, np.ndarray]:
     """A plain training loop, in place. Every loss by name, (updates,); weights are those of ``configs/base.yaml``."""
-    world_model.measure(sample().image.flatten(0, 1))
+    world_model.fit_statistics(sample().image.flatten(0, 1))
     trained = [p for p in world_model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, rate, eps=1e-6)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.1)

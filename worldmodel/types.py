@@ -87,7 +87,7 @@ class LatentState(NamedTuple):
 
 
 class Uncertainty(NamedTuple):
-    """Doubt of an ensemble's next state: total = aleatoric + epistemic, as nats (categorical) or variances."""
+    """Uncertainty of an ensemble's next state: total = aleatoric + epistemic, as nats (categorical) or variances."""
 
     total: Tensor  # (*B,)
     aleatoric: Tensor  # (*B,) noise in the data

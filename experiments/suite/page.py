@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # told apart by the colour-blind (Okabe and Ito)
-SOURCES = {"DreamerV3-repo/dreamerv3": "DreamerV3"}
+SOURCES = {"DreamerV3-repo/dreamerv3": "DreamerV3", "DR.Q (official)": "DR.Q"}
 Row = dict[str, Any]
 
 
@@ -25,21 +25,22 @@ def rows(out: Path) -> list[Row]:
     return sorted(found, key=lambda row: (row["preset"], row["task"], row["seed"]))
 
 
-def published(path: Path | None, row: Row) -> list[list[Any]]:
-    """Published [name, frames, score] of a row's task, each source at the frames that are nearest (by ratio)."""
+def published(path: Path | None, task: str) -> list[list[Any]]:
+    """Published [name, frames, score] of a task, up to a million frames."""
     if path is None:
         return []
-    near: dict[str, tuple[float, list[Any]]] = {}
     with path.open() as file:
-        for line in csv.DictReader(file):
-            name = SOURCES.get(line["source"])
-            if name is None or line["task"] != row["task"]:
-                continue
-            frames, score = int(line["env_steps"]), float(line["score"])
-            distance = abs(math.log(frames / max(1, row["frames"])))
-            if name not in near or distance < near[name][0]:
-                near[name] = (distance, [name, frames, score])
-    return [found for _, found in near.values()]
+        lines = [line for line in csv.DictReader(file) if line["source"] in SOURCES and line["task"] == task]
+    found = [[SOURCES[line["source"]], int(line["env_steps"]), float(line["score"])] for line in lines]
+    return [point for point in found if point[1] <= 1_000_000]
+
+
+def nearest(points: list[list[Any]], frames: int) -> list[list[Any]]:
+    """Of each name the point whose frames are nearest, by ratio."""
+    near: dict[str, list[Any]] = {}
+    for point in sorted(points, key=lambda x: abs(math.log(x[1] / max(1, frames)))):
+        near.setdefault(point[0], point)
+    return list(near.values())
 
 
 def interquartile_mean(scores: Iterable[float]) -> tuple[float, float, float]:
@@ -77,8 +78,12 @@ def draw(found: list[Row], over: str, path: Path) -> None:
             frames, minutes, returns = zip(*row["curve"], strict=True)
             colour, label = COLOURS[index % len(COLOURS)], f"{row['preset']}, seed {row['seed']}"
             axis.plot(frames if over == "frames" else minutes, returns, color=colour, label=label)
-            for name, at, score in row["published"] if over == "frames" and not index else []:
-                axis.plot(at, score, "k*", label=f"{name}, {at // 1000}k")
+        if over == "frames":
+            most = max(row["frames"] for row in found if row["task"] == task)
+            points = next(row["published"] for row in found if row["task"] == task)
+            for marker, name in zip("*^", dict.fromkeys(point[0] for point in points), strict=False):
+                near = [point for point in points if point[0] == name and point[1] <= 3 * most]
+                axis.plot([x[1] for x in near], [x[2] for x in near], f"k{marker}", label=name)
         axis.set(title=task, xlabel="frames" if over == "frames" else "minutes of training", ylim=(0, 1020))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=6)
@@ -95,7 +100,8 @@ def table(found: list[Row]) -> list[str]:
         first, mean = same[0], np.mean([row["return_mean"] for row in same])
         floor = "" if first["random_mean"] is None else f"{first['random_mean']:.0f}"
         seeds = ", ".join(f"{row['seed']}: {row['return_mean']:.0f} ± {row['return_std']:.0f}" for row in same)
-        other = ", ".join(f"{name} {score:.0f} at {at // 1000}k" for name, at, score in first["published"])
+        near = nearest(first["published"], first["frames"])
+        other = ", ".join(f"{name} {score:.0f} at {at // 1000}k" for name, at, score in near)
         minutes = ", ".join(f"{row['minutes']:.0f}" for row in same)
         commits = ", ".join(dict.fromkeys(f"`{row['commit']}`" for row in same))
         cells = [*key, floor, f"**{mean:.0f}**", seeds, f"{first['frames']:,}", f"{first['updates']:,}", minutes]
@@ -106,7 +112,7 @@ def table(found: list[Row]) -> list[str]:
 def write(out: Path, folder: Path, scores: Path | None) -> None:
     """Write ``suite.md``, ``suite.json`` and two pictures into ``folder``, of all that is done in ``out``."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = [row | {"published": published(scores, row)} for row in rows(out)]
+    found = [row | {"published": published(scores, row["task"])} for row in rows(out)]
     (folder / "suite.json").write_text(json.dumps(found, indent=1) + "\n")
     text = [
         "# The suite",

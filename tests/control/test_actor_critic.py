@@ -77,8 +77,8 @@ def test_categorical_gradient_is_that_of_the_probabilities() -> None:
     torch.testing.assert_close(straight, expected)
 
 
-def test_critic_learns_and_its_slow_copy_follows() -> None:
-    critic = Critic(F, 16, 1, bins=41, limit=6, slow_rate=0.1)
+def test_critic_learns_and_its_target_follows() -> None:
+    critic = Critic(F, 16, 1, bins=41, limit=6, target_rate=0.1)
     feature = torch.randn(64, F)
     returns = 10 * feature[:, 0]
     assert not critic(feature).any()
@@ -87,12 +87,12 @@ def test_critic_learns_and_its_slow_copy_follows() -> None:
         optimizer.zero_grad()
         critic.loss(feature, returns).mean().backward()
         optimizer.step()
-        critic.follow()
+        critic.update_target()
     assert (critic(feature) - returns).square().mean() < 0.3 * returns.var()
-    assert all(p.grad is None and not p.requires_grad for p in critic.slow.parameters())
-    before = critic.slow[-1].bias.clone()
-    critic.follow()
-    torch.testing.assert_close(critic.slow[-1].bias, before + 0.1 * (critic.net[-1].bias - before))
+    assert all(p.grad is None and not p.requires_grad for p in critic.target.parameters())
+    before = critic.target[-1].bias.clone()
+    critic.update_target()
+    torch.testing.assert_close(critic.target[-1].bias, before + 0.1 * (critic.net[-1].bias - before))
 
 
 @pytest.mark.parametrize("actor", [NormalActor(F, 2, 16, 1), CategoricalActor(F, 4, 16, 1)])

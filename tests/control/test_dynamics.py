@@ -91,7 +91,7 @@ def test_draws_instead_of_modes() -> None:
 def test_doubt_may_be_left_out() -> None:
     model, sequences = lively(), actions()
     state = start(model).feature
-    measured, left_out = (LatentDynamics(model, doubt=d).rollout(state, sequences) for d in (True, False))
+    measured, left_out = (LatentDynamics(model, uncertainty=d).rollout(state, sequences) for d in (True, False))
     assert torch.equal(measured.reward, left_out.reward) and torch.equal(measured.state, left_out.state)
     assert not left_out.uncertainty.any() and left_out.uncertainty.shape == (N, H)
 

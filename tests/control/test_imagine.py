@@ -17,8 +17,8 @@ B, H = 20, 5
 def rollout(propagation: Propagation, latents: Latents | None = None) -> tuple[WorldModel, LatentState, Trajectory]:
     model = tiny.world_model(latents)
     torch.nn.init.normal_(model.reward.net[-1].weight)  # it starts at zero
-    filtered = model.observe(tiny.batch(B, 3)).state
-    start = LatentState(*(x[:, -1] for x in filtered))
+    posterior = model.observe(tiny.batch(B, 3)).state
+    start = LatentState(*(x[:, -1] for x in posterior))
     push = torch.randn(model.feature_size, tiny.ACTION)
     return model, start, imagine(model, lambda s: (s.feature @ push).tanh(), start, H, propagation=propagation)
 
@@ -94,9 +94,9 @@ def test_mode_draws_nothing() -> None:
     assert torch.equal(one.state.feature, other.state.feature)
 
 
-def test_doubt_can_be_spared() -> None:
+def test_uncertainty_can_be_spared() -> None:
     model, start, _ = rollout(Mixture())
-    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, doubt=False)
+    path = imagine(model, lambda s: s.deter[:, : tiny.ACTION], start, H, uncertainty=False)
     assert path.uncertainty.shape == (B, H) and not path.uncertainty.any()
 
 

@@ -18,7 +18,7 @@ def noise(views: int = 2, n: int = 5) -> Tensor:
 def test_each_view_goes_through_its_own_encoder() -> None:
     left, right = PatchEncoder(16, channels=(4, 6)), ConvEncoder(16, depth=2)
     cameras, image = Cameras([left, right]), noise()
-    cameras.measure(image)
+    cameras.fit_statistics(image)
     embed = cameras(image)
     assert embed.shape == (5, cameras.embed_dim) and cameras.embed_dim == left.embed_dim + right.embed_dim
     assert torch.equal(embed[:, : left.embed_dim], left(image[..., :16]))

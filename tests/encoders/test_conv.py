@@ -31,7 +31,7 @@ def test_measure_changes_what_is_seen(build: Callable[[], Encoder]) -> None:
     encoder = build()
     image = torch.randint(100, 110, (20, 3, 64, 64), dtype=torch.uint8)
     before = encoder(image)
-    encoder.measure(image)
+    encoder.fit_statistics(image)
     assert not torch.allclose(before, encoder(image))
 
 
@@ -43,7 +43,7 @@ def test_learns_where_a_square_is(build: Callable[[], Encoder]) -> None:
     for i, (y, x) in enumerate(where.tolist()):
         image[i, :, y : y + 4, x : x + 4] = 255
     encoder = build()
-    encoder.measure(image)
+    encoder.fit_statistics(image)
     head = torch.nn.Linear(encoder.embed_dim, 2)
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], 3e-3)
     target = where / 6 - 1

@@ -69,7 +69,7 @@ def test_a_world_model_is_trained_on_them(tune: int) -> None:
     encoder: Pretrained = build(tune=tune)
     model = world_model(encoder=encoder).train()
     data = batch(sequences=2, length=4)
-    model.measure(data.image.flatten(0, 1))
+    model.fit_statistics(data.image.flatten(0, 1))
     before = {name: x.clone() for name, x in encoder.state_dict().items()}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     totals = []

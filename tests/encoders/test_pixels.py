@@ -21,7 +21,7 @@ def test_before_measuring_the_range_is_fixed() -> None:
 
 def test_measured_pixels_are_white_and_the_background_is_gone() -> None:
     pixels, image = Pixels(16), noise()
-    pixels.measure(image)
+    pixels.fit_statistics(image)
     white = pixels(image)
     assert torch.allclose(white.mean(0), torch.zeros(3, 16, 16), atol=1e-5)
     assert torch.allclose(white[:, :, 1:].std(0, unbiased=False), torch.ones(3, 15, 16), atol=1e-4)
@@ -35,7 +35,7 @@ def test_measured_pixels_are_white_and_the_background_is_gone() -> None:
 def test_round_trip(measured: bool) -> None:
     pixels, image = Pixels(16), noise()
     if measured:
-        pixels.measure(image)
+        pixels.fit_statistics(image)
     assert torch.equal(pixels.unwhiten(pixels(image)), image)
 
 
@@ -60,6 +60,6 @@ def test_sizes_that_do_not_divide(shape: tuple[int, ...]) -> None:
 
 def test_statistics_travel_in_the_state_dict() -> None:
     pixels, other = Pixels(16), Pixels(16)
-    pixels.measure(noise())
+    pixels.fit_statistics(noise())
     other.load_state_dict(pixels.state_dict())
     assert torch.equal(other(noise()), pixels(noise()))

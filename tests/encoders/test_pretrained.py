@@ -193,13 +193,13 @@ def test_batch_norms_of_a_network_from_scratch_are_measured_once() -> None:
     encoder, image = RESNET(tune=None).train(), noise(16)
     outputs: list[Tensor] = []
     encoder.backbone.model.bn1.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
-    encoder.measure(image)
+    encoder.fit_statistics(image)
     outputs.clear()
     encoder(image)
     assert torch.allclose(outputs[0].mean((0, 2, 3)), torch.zeros(64), atol=1e-4)
     assert torch.allclose(outputs[0].std((0, 2, 3)), torch.ones(64), atol=1e-2)
     before = values(encoder)
-    encoder.measure(noise(8))
+    encoder.fit_statistics(noise(8))
     assert not moved(before, encoder)
 
 
@@ -207,7 +207,7 @@ def test_batch_norms_of_a_network_from_scratch_are_measured_once() -> None:
 def test_batch_norms_of_others_keep_their_statistics(settings: dict[str, int]) -> None:
     encoder = RESNET(**settings)
     before = values(encoder)
-    encoder.measure(noise(8))
+    encoder.fit_statistics(noise(8))
     assert not moved(before, encoder)
 
 

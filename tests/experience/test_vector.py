@@ -10,23 +10,23 @@ import pytest
 
 from worldmodel.errors import UserError
 from worldmodel.experience import vector, worker
-from worldmodel.experience.vector import Environments, InProcess, Step, Workers
-from worldmodel.experience.worker import WorkerSeat
+from worldmodel.experience.vector import Environments, EnvStep, InProcess, Workers
+from worldmodel.experience.worker import WorkerHandle
 from worldmodel.types import ActionSpec
 
 TOY = "worldmodel.experience.toy:PointReach"
 BROKEN = "tests.experience.broken"
 
 
-def advance(environments: Environments, steps: int, seed: int = 0) -> list[Step]:
+def advance(environments: Environments, steps: int, seed: int = 0) -> list[EnvStep]:
     rng = np.random.default_rng(seed)
     shape = (environments.num_envs, environments.action.size)
     return [environments.step(rng.uniform(-1, 1, shape).astype(np.float32)) for _ in range(steps)]
 
 
-def assert_equal(left: list[Step], right: list[Step]) -> None:
+def assert_equal(left: list[EnvStep], right: list[EnvStep]) -> None:
     for one, two in zip(left, right, strict=True):
-        for name in Step._fields:
+        for name in EnvStep._fields:
             np.testing.assert_array_equal(getattr(one, name), getattr(two, name), name)
 
 
@@ -109,7 +109,7 @@ def test_a_worker_that_hangs_is_restarted_too(monkeypatch: pytest.MonkeyPatch) -
     advance(workers, 1)
     first = workers.pids()[0]
     monkeypatch.setattr(worker, "PATIENCE", 20.0)  # for the one that starts again
-    monkeypatch.setattr(workers._seats[0]._pipe, "poll", lambda seconds: False)
+    monkeypatch.setattr(workers._handles[0]._pipe, "poll", lambda seconds: False)
     with pytest.warns(UserWarning, match=r"died \(no answer for 20 s\); its episode is cut"):
         (cut,) = advance(workers, 1)
     assert cut.is_cut[0] and workers.pids()[0] != first
@@ -166,12 +166,12 @@ def test_workers_take_the_cores_that_the_process_began_with(monkeypatch: pytest.
     monkeypatch.setattr(vector, "cores", lambda: [3, 5, 7])
     began: list[int | None] = []
 
-    class Stub(WorkerSeat):
+    class Stub(WorkerHandle):
         def __init__(self, settings: dict, core: int | None) -> None:
             began.append(core)
             super().__init__(settings, None)
 
-    monkeypatch.setattr(vector, "WorkerSeat", Stub)
+    monkeypatch.setattr(vector, "WorkerHandle", Stub)
     Workers(TOY, 2, size=16, first_core=2).close()
     assert began == [7, 3]
 
@@ -207,8 +207,8 @@ def test_bad_input() -> None:
 def test_workers_never_import_torch() -> None:
     code = (
         "import sys, worldmodel.experience.worker as worker\n"
-        "seat = worker.LocalSeat({'task': 'cartpole_balance'})\n"
-        "seat.send(worker.Reset(0)); seat.receive()\n"
+        "handle = worker.LocalEnv({'task': 'cartpole_balance'})\n"
+        "handle.send(worker.Reset(0)); handle.receive()\n"
         "print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.runner import Job, run_jobs
 from experiments.suite.__main__ import main, suite
-from experiments.suite.page import interquartile_mean, published, write
+from experiments.suite.page import interquartile_mean, nearest, published, write
 from worldmodel.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -84,9 +84,10 @@ def test_published_scores_are_those_of_the_nearest_frames(tmp_path: Path) -> Non
     for frames, score in ((100_000, 1), (500_000, 5), (1_000_000, 10)):
         lines.append(f"DreamerV3-repo/dreamerv3,walker_walk,{frames},{score},10,")
     table.write_text("\n".join([*lines, "DreamerV3-repo/dreamerv3,cheetah_run,200000,7,10,"]))
-    row = {"task": "walker_walk", "frames": 250_000}
-    assert published(table, row) == [["DreamerV3", 500_000, 5.0]]
-    assert published(None, row) == []
+    points = published(table, "walker_walk")
+    assert [frames for _, frames, _ in points] == [100_000, 500_000, 1_000_000]
+    assert nearest(points, 250_000) == [["DreamerV3", 500_000, 5.0]]
+    assert published(None, "walker_walk") == []
 
 
 def row(**given: Any) -> dict[str, Any]:

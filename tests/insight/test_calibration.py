@@ -186,11 +186,11 @@ def test_open_loop_errors_are_what_they_say(latents: Latents) -> None:
     torch.testing.assert_close(found.reward_error, wrong.abs())
     torch.testing.assert_close(found.return_error[:, -1], wrong.sum(1).abs())
 
-    filtered = model.observe(data, mode=True).state
-    start, actions = LatentState(*(x[:, 3] for x in filtered)), data.action[:, 4:10]
+    posterior = model.observe(data, mode=True).state
+    start, actions = LatentState(*(x[:, 3] for x in posterior)), data.action[:, 4:10]
     left = iter(actions.unbind(1))
     dream = imagine(model, lambda _: next(left), start, 6, mode=True).state.stoch[:, 1:]
-    torch.testing.assert_close(found.latent_error, (dream - filtered.stoch[:, 4:10]).square().mean(-1))
+    torch.testing.assert_close(found.latent_error, (dream - posterior.stoch[:, 4:10]).square().mean(-1))
     own = imagine_members(model, start, actions)
     torch.testing.assert_close(found.measures["reward"], reward_spread(own))
     torch.testing.assert_close(found.measures["pixels"], pixel_spread(model, own))

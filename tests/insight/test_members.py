@@ -41,8 +41,8 @@ def setting(latents: Latents | None = None, members: int = tiny.MEMBERS) -> tupl
     torch.nn.init.normal_(transition.heads.weight)
     torch.nn.init.normal_(model.reward.net[-1].weight)  # it starts at zero
     with torch.no_grad():
-        filtered = model.observe(tiny.batch(B, 3), mode=True).state
-    return model, LatentState(*(x[:, -1] for x in filtered)), torch.rand(B, H, tiny.ACTION) * 2 - 1
+        posterior = model.observe(tiny.batch(B, 3), mode=True).state
+    return model, LatentState(*(x[:, -1] for x in posterior)), torch.rand(B, H, tiny.ACTION) * 2 - 1
 
 
 def agree(model: WorldModel) -> None:

@@ -154,10 +154,10 @@ def test_doubts_of_one_step() -> None:
     data.is_first[33, 2] = True
     found = step_measures(model, data)
     assert {x.shape for x in found.values()} == {(34 * 4 - 1,)}
-    filtered = model.observe(data, mode=True)
-    torch.testing.assert_close(found["epistemic"][:4], model.doubt(filtered.prior)[0, 1:])
+    posterior = model.observe(data, mode=True)
+    torch.testing.assert_close(found["epistemic"][:4], model.uncertainty(posterior.prior)[0, 1:])
     latents, last = model.latents, (33, slice(3, 5))
-    prior, posterior = filtered.prior[(slice(None), *last)], filtered.state.params[last]
+    prior, posterior = posterior.prior[(slice(None), *last)], posterior.state.params[last]
     torch.testing.assert_close(found["surprise"][-2:], latents.kl(posterior, latents.mixture(prior)))
 
 

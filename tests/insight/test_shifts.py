@@ -12,8 +12,8 @@ from worldmodel.insight.shifts import (
     Brightness,
     Camera,
     Colour,
-    Noise,
     Occlusion,
+    PixelNoise,
     Shift,
     shifted,
 )
@@ -68,9 +68,9 @@ def test_brightness(image: Tensor) -> None:
 
 def test_noise_has_its_deviation_and_its_seed() -> None:
     grey = torch.full((20, 3, 16, 16), 128, dtype=torch.uint8)
-    noise = Noise(0.1)(grey).float() - 128
+    noise = PixelNoise(0.1)(grey).float() - 128
     assert abs(noise.mean()) < 1 and abs(noise.std() - 25.5) < 0.5
-    assert not torch.equal(Noise(0.1, seed=1)(grey), Noise(0.1)(grey))
+    assert not torch.equal(PixelNoise(0.1, seed=1)(grey), PixelNoise(0.1)(grey))
 
 
 def test_occlusion_hides_the_middle(image: Tensor) -> None:

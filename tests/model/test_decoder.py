@@ -46,7 +46,7 @@ def test_learns_four_pictures_by_heart(build: Callable[[], Decoder]) -> None:
     image = torch.zeros(4, 3, size, size, dtype=torch.uint8)
     for i in range(4):
         image[i, :, 2 * i : 2 * i + 2, : size // 2] = 255
-    decoder.measure(image)
+    decoder.fit_statistics(image)
     feature = torch.eye(4, 5)
     optimizer = torch.optim.Adam(decoder.parameters(), 1e-2)
     first = decoder.loss(feature, image).mean().item()
@@ -88,7 +88,7 @@ def test_cameras_are_painted_side_by_side() -> None:
 
 def test_cameras_have_pixels_of_their_own() -> None:
     decoder, image = two_views()
-    decoder.measure(image)
+    decoder.fit_statistics(image)
     pixels, (left, right) = decoder.pixels, decoder.decoders
     small = pixels.resize(image)
     assert pixels.size == 16 and small.shape == (4, 3, 16, 32)

@@ -86,32 +86,32 @@ def test_modes_are_the_likeliest() -> None:
 @pytest.mark.parametrize("latents", FAMILIES)
 def test_members_that_agree_leave_no_epistemic_doubt(latents: Latents) -> None:
     params = torch.randn(5, 12)
-    doubt = latents.uncertainty(params.expand(4, 5, 12))
-    torch.testing.assert_close(doubt.epistemic, torch.zeros(5), atol=1e-6, rtol=0)
-    torch.testing.assert_close(doubt.total, doubt.aleatoric)
-    assert (doubt.aleatoric > 0).all()
+    uncertainty = latents.uncertainty(params.expand(4, 5, 12))
+    torch.testing.assert_close(uncertainty.epistemic, torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(uncertainty.total, uncertainty.aleatoric)
+    assert (uncertainty.aleatoric > 0).all()
 
 
 def test_members_in_full_disagreement() -> None:
     latents = CategoricalLatents(2, 4, unimix=1e-6)
     sure = 60 * torch.eye(4)  # member k is sure of class k, in both groups
-    doubt = latents.uncertainty(torch.cat([sure, sure], -1))
-    assert doubt.epistemic.item() == pytest.approx(2 * math.log(4), abs=1e-3)
-    assert doubt.aleatoric.item() == pytest.approx(0, abs=1e-3)
+    uncertainty = latents.uncertainty(torch.cat([sure, sure], -1))
+    assert uncertainty.epistemic.item() == pytest.approx(2 * math.log(4), abs=1e-3)
+    assert uncertainty.aleatoric.item() == pytest.approx(0, abs=1e-3)
 
     gaussian = GaussianLatents(2, min_std=0.5)
     members = torch.tensor([[3.0, 0, -60, -60], [-3, 0, -60, -60]])  # K = 2 means +-3 and 0, deviations 0.5
-    doubt = gaussian.uncertainty(members)
-    assert doubt.epistemic.item() == pytest.approx((9 + 0) / 2)
-    assert doubt.aleatoric.item() == pytest.approx(0.25)
-    assert doubt.total.item() == pytest.approx(4.75)
+    uncertainty = gaussian.uncertainty(members)
+    assert uncertainty.epistemic.item() == pytest.approx((9 + 0) / 2)
+    assert uncertainty.aleatoric.item() == pytest.approx(0.25)
+    assert uncertainty.total.item() == pytest.approx(4.75)
 
 
 @pytest.mark.parametrize("latents", FAMILIES)
 def test_uncertainty_adds_up(latents: Latents) -> None:
-    doubt = latents.uncertainty(torch.randn(4, 5, 12))
-    torch.testing.assert_close(doubt.total, doubt.aleatoric + doubt.epistemic)
-    assert (doubt.epistemic > 0).all()
+    uncertainty = latents.uncertainty(torch.randn(4, 5, 12))
+    torch.testing.assert_close(uncertainty.total, uncertainty.aleatoric + uncertainty.epistemic)
+    assert (uncertainty.epistemic > 0).all()
 
 
 @pytest.mark.parametrize("latents", FAMILIES)

@@ -43,18 +43,18 @@ def test_observe_is_obs_step_step_by_step(latents: Latents) -> None:
     model = rssm(latents)
     embed, action, is_first = sequences()
     is_first[0, 0] = is_first[1, 3] = True
-    filtered = model.observe(embed, action, is_first, mode=True)
+    posterior = model.observe(embed, action, is_first, mode=True)
     state = model.initial(2)
     for t in range(6):
         before = state
         state = model.obs_step(state, action[:, t], embed[:, t], is_first[:, t], mode=True)
-        for step, whole in zip(state, filtered.state, strict=True):
+        for step, whole in zip(state, posterior.state, strict=True):
             torch.testing.assert_close(step, whole[:, t])
         # the prior of a record is what imagination predicts from the record before, unless nothing stands before it
         deter, prior = model.img_step(before, action[:, t])
         goes_on = ~is_first[:, t]
         torch.testing.assert_close(deter[goes_on], state.deter[goes_on])
-        torch.testing.assert_close(prior[:, goes_on], filtered.prior[:, goes_on, t])
+        torch.testing.assert_close(prior[:, goes_on], posterior.prior[:, goes_on, t])
 
 
 def test_is_first_cuts_the_memory() -> None:
@@ -112,10 +112,10 @@ def test_settle_follows_the_member_or_the_mixture() -> None:
     model = rssm(FAMILIES[1])
     deter, prior = model.img_step(LatentState(*(torch.randn(4, n) for n in (D, 6, 12))), torch.randn(4, A))
     member = torch.tensor([0, 2, 1, 2])
-    state = model.settle(deter, prior, member, mode=True)
+    state = model.sample_state(deter, prior, member, mode=True)
     torch.testing.assert_close(state.params, torch.stack([prior[k, i] for i, k in enumerate(member)]))
     assert state.deter is deter
-    mixed = model.settle(deter, prior, None, mode=True)
+    mixed = model.sample_state(deter, prior, None, mode=True)
     torch.testing.assert_close(mixed.stoch, prior[..., :6].mean(0))
 
 

@@ -53,7 +53,7 @@ def test_losses_by_name_and_shape(latents: Latents, members: int) -> None:
 @pytest.mark.parametrize("latents", [CategoricalLatents(4, 4), GaussianLatents(6)])
 def test_one_batch_is_learned_by_heart(latents: Latents) -> None:
     model, data = tiny.world_model(latents), squares()
-    model.measure(data.image.flatten(0, 1))
+    model.fit_statistics(data.image.flatten(0, 1))
     before, _, _ = model.loss(data)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(100):
@@ -132,7 +132,7 @@ def test_bootstrap_weighs_the_members_losses() -> None:
 
 def test_decoding_a_share_is_unbiased() -> None:
     data = tiny.batch(4, 8)
-    whole, part = tiny.world_model(), tiny.world_model(decoded=0.25)
+    whole, part = tiny.world_model(), tiny.world_model(decode_fraction=0.25)
     feature = whole.observe(data, mode=True).state.feature
     error = whole._reconstruction(feature, data.image)
     few = [part._reconstruction(feature, data.image) for _ in range(400)]
@@ -141,10 +141,10 @@ def test_decoding_a_share_is_unbiased() -> None:
     torch.testing.assert_close(torch.stack(few).mean(), error.mean(), rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("decoded", [0.0, -0.5, 1.5])
-def test_decoded_is_a_share(decoded: float) -> None:
+@pytest.mark.parametrize("decode_fraction", [0.0, -0.5, 1.5])
+def test_decoded_is_a_share(decode_fraction: float) -> None:
     with pytest.raises(ValueError, match="share in"):
-        tiny.world_model(decoded=decoded)
+        tiny.world_model(decode_fraction=decode_fraction)
 
 
 def test_filter_is_observe() -> None:
@@ -175,7 +175,7 @@ def test_embeddings_of_stored_features_are_those_of_the_images() -> None:
 
 def test_measure_reaches_encoder_and_decoder() -> None:
     model, image = tiny.world_model(), tiny.batch().image.flatten(0, 1)
-    model.measure(image)
+    model.fit_statistics(image)
     for pixels in (model.encoder.pixels, model.decoder.pixels):
         torch.testing.assert_close(pixels.mean, image.float().mean(0) / 255)
 

@@ -58,7 +58,7 @@ DRIVEN = policy("mppi")
         ([f"{WORLD}.transition.init_args.members", "0"], "an ensemble needs at least 1 member, got 0"),
         ([f"{WORLD}.latents.init_args.groups", "0"], "got 0 x 4"),
         ([f"{WORLD}.encoder.init_args.size", "13"], "size 13 must be a multiple of twice the patch 4"),
-        ([f"{WORLD}.decoded", "2"], "decoded is a share in (0, 1]"),
+        ([f"{WORLD}.decode_fraction", "2"], "decode_fraction is a share in (0, 1]"),
         (["--model.weights", "{rewrd: 2}"], "no loss is called rewrd"),
         (["--data.task", "CartPole-v1"], "set pixels to render it"),
         (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
@@ -242,9 +242,11 @@ def test_losses_that_stay_not_finite_end_the_run(
     last = tmp_path / "checkpoints" / "last.ckpt"
     with monkeypatch.context() as patch:
         poison(patch, range(6, 10**9))
-        assert "not finite 8 times in a row after 6 updates" in complaint(words(tmp_path, "--optimizer.patience", "8"))
+        assert "not finite 8 times in a row after 6 updates" in complaint(
+            words(tmp_path, "--optimizer.max_skipped", "8")
+        )
     assert load_checkpoint(last)["updates"] == 4  # of the last round that ended well
-    run(words(tmp_path, "--optimizer.patience", "8"))
+    run(words(tmp_path, "--optimizer.max_skipped", "8"))
     assert load_checkpoint(last)["updates"] == 16
 
 

@@ -41,7 +41,7 @@ def test_two_ranks_train_alike_and_resume(tmp_path: Path) -> None:
     saved = load_checkpoint(calm / "checkpoints/last.ckpt")["state_dict"]
     for name, value in one.items():  # buffers among them: pixel statistics, usual uncertainty, scale of returns
         assert torch.equal(value, two[name]) and torch.equal(value, saved[name]), name
-    assert saved["world_model.typical_doubt"] > 0 and saved["actor_critic.scale.range"] > 0
+    assert saved["world_model.typical_uncertainty"] > 0 and saved["actor_critic.scale.range"] > 0
     actions = [first_actions(calm / f"replay/rank_{rank}") for rank in (0, 1)]
     assert len(actions[0]) and not np.array_equal(*actions)  # random ones, of the prefill
     rows = [json.loads(line) for line in (calm / "evaluations.jsonl").read_text().splitlines()]

@@ -51,7 +51,7 @@ def test_half_of_the_space(finished: Path, tmp_path: Path) -> None:
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "half")
     assert all(x.dtype == other[name].dtype for name, x in one.items())
     assert max(float((x - other[name]).abs().max()) for name, x in one.items() if x.is_floating_point()) < 2e-3
-    assert torch.equal(one["world_model.typical_doubt"], other["world_model.typical_doubt"])
+    assert torch.equal(one["world_model.typical_uncertainty"], other["world_model.typical_uncertainty"])
 
 
 def test_numbers_beyond_float16_stay(finished: Path) -> None:

@@ -48,7 +48,7 @@ def weights(of: Agent) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in of.parameters()])
 
 
-def test_an_update_moves_all_that_learns_and_the_slow_critic() -> None:
+def test_an_update_moves_all_that_learns_and_the_target_critic() -> None:
     learner = agent().setup()
     before = copy.deepcopy(learner.state_dict())
     metrics = learner.update(tiny.batch())
@@ -57,7 +57,7 @@ def test_an_update_moves_all_that_learns_and_the_slow_critic() -> None:
     moved = {name for name, value in learner.state_dict().items() if not torch.equal(value, before[name])}
     for part in ("world_model.encoder", "world_model.rssm", "world_model.decoder", "world_model.reward"):
         assert any(name.startswith(part) for name in moved), part
-    for part in ("actor_critic.actor", "actor_critic.critic.net", "actor_critic.critic.slow"):
+    for part in ("actor_critic.actor", "actor_critic.critic.net", "actor_critic.critic.target"):
         assert any(name.startswith(part) for name in moved), part
 
 
@@ -73,7 +73,7 @@ def test_gradients_are_unscaled_before_they_are_clipped() -> None:
 
 
 def test_fp16_may_look_for_its_scale_for_as_long_as_it_takes() -> None:
-    learner = in_fp16(2.0**125, patience=2)
+    learner = in_fp16(2.0**125, max_skipped=2)
     before = weights(learner)
     while not learner.update(tiny.batch()):
         assert torch.equal(weights(learner), before)
@@ -83,7 +83,7 @@ def test_fp16_may_look_for_its_scale_for_as_long_as_it_takes() -> None:
 
 @pytest.mark.parametrize("precise", [True, False], ids=["float32", "fp16"])
 def test_losses_that_are_never_finite_end_training(precise: bool) -> None:
-    learner = agent(patience=3).setup() if precise else in_fp16(4.0, patience=3)
+    learner = agent(max_skipped=3).setup() if precise else in_fp16(4.0, max_skipped=3)
     batch = tiny.batch()
     broken = batch._replace(reward=batch.reward * float("nan"))
     with pytest.raises(UserError, match="not finite 3 times in a row after 0 updates"):

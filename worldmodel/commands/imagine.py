@@ -15,7 +15,7 @@ import torch
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Policy
-from worldmodel.experience.vector import Environments, Step
+from worldmodel.experience.vector import Environments, EnvStep
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.rollouts import open_loop, with_truth
 from worldmodel.insight.video import write_gif, write_mp4
@@ -48,7 +48,7 @@ def imagine(
     sequences: int = 2,
     seed: int = 0,
 ) -> None:
-    """Film dreams of held-out episodes: truth, the mixture's dream, each member's own, doubt, and reward.
+    """Film dreams of held-out episodes: truth, the mixture's dream, each member's own, uncertainty, and reward.
 
     By itself the actor (or else the planner) acts in the real environment, and the dream takes its actions. With a
     policy that one acts in the dream, with actions those are taken; then the real environment is driven by the same.
@@ -105,7 +105,7 @@ class Episodes:
 
     def __init__(self, environments: Environments) -> None:
         self._environments = environments
-        self._steps: list[Step] = []
+        self._steps: list[EnvStep] = []
         self._actions: list[np.ndarray] = []
         self._memory: list[Any] = []
         self._take(np.zeros((environments.num_envs, environments.action.size), np.float32))

@@ -14,7 +14,7 @@ from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.player.reality import Reality, Recorded
+from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.training.acting import read_policy
@@ -65,8 +65,9 @@ def sessions(run: str, checkpoint: str | None, policy: str | None, seed: int) ->
     episodes = _record(data, controllers, seed)
 
     def make() -> PlayerSession:
+        real = _replayable(data, seed)
         return PlayerSession(
-            agent.world_model, agent.action, episodes, controllers=controllers, reality=_reality(data, seed), seed=seed
+            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed
         )
 
     return make
@@ -87,14 +88,14 @@ def _planner(agent: Agent, make: MakeController | None, path: str | None) -> Pla
     return planner
 
 
-def _reality(data: Experience, seed: int) -> Reality:
-    return Reality(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
+def _replayable(data: Experience, seed: int) -> ReplayableEnv:
+    return ReplayableEnv(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
 
 
 def _record(data: Experience, controllers: Mapping[str, Controller], seed: int) -> list[Recorded]:
     """Held-out episodes: first those of the actor, or else of the planner, then those at random."""
     name, controller = next(iter(controllers.items()))
-    reality = _reality(data, seed)
+    reality = _replayable(data, seed)
     try:
         with own_randomness(seed):
             return [

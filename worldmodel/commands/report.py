@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.commands.report_sections import about, cost, doubts, dreams, episode, learning, noticed
+from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, uncertainty
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
@@ -85,7 +85,7 @@ def report(
         learning(folder.read_evaluations(), metrics),
         episode(folder),
         dreams(moving, still, calibration),
-        *doubts(calibration),
+        *uncertainty(calibration),
         noticed(aurocs),
     ]
     transition = type(agent.world_model.rssm.transition).__name__

@@ -144,11 +144,11 @@ def _errors(found: Calibration) -> list[Part]:
     ]
 
 
-def doubts(found: Calibration) -> list[Section]:
-    """Does doubt go with error, and is it of the right size?"""
+def uncertainty(found: Calibration) -> list[Section]:
+    """Does uncertainty go with error, and is it of the right size?"""
     correlation = Picture(
         plots.to_png(plots.correlation_by_horizon(found.correlation)),
-        "Spearman's rank correlation of doubt and error. Gaps: all sequences have the same doubt.",
+        "Spearman's rank correlation of uncertainty and error. Gaps: all sequences have the same uncertainty.",
     )
     names = next(iter(found.correlation.values()))
     pooled = {name: [each[name] for each in found.pooled_correlation.values()] for name in names}
@@ -156,11 +156,11 @@ def doubts(found: Calibration) -> list[Section]:
     curves = {labels[name]: curve for name, curve in found.reliability.items()}
     return [
         Section(
-            "Does doubt go with error?",
+            "Does uncertainty go with error?",
             [correlation, "Over all steps at once:", _table(("measure", *found.pooled_correlation), pooled)],
         ),
         Section(
-            "Is doubt of the right size?",
+            "Is uncertainty of the right size?",
             [
                 "The deviation of a reward is the spread of the members' rewards and a small floor. A temperature, a "
                 "factor on it, is fitted on half of the episodes; all that follows is of the other half.",
@@ -183,14 +183,16 @@ def doubts(found: Calibration) -> list[Section]:
 
 
 def noticed(aurocs: Mapping[str, Mapping[str, float]]) -> Section:
-    """Does doubt tell strange images from usual ones?"""
+    """Does uncertainty tell strange images from usual ones?"""
     figure = plots.auroc_bars(aurocs)
     rows = {shift: list(values.values()) for shift, values in aurocs.items()}
     return Section(
         "Does it notice images that it has never seen?",
         [
-            Picture(plots.to_png(figure), "How surely the doubt of one step tells shifted images from real ones."),
+            Picture(
+                plots.to_png(figure), "How surely the uncertainty of one step tells shifted images from real ones."
+            ),
             _table(("shift", *next(iter(aurocs.values()))), rows),
-            "Surprise has seen the image that it judges. The others are doubts of what comes next.",
+            "Surprise has seen the image that it judges. The others are uncertainty about what comes next.",
         ],
     )

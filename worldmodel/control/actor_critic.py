@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
-from worldmodel.control.doubt import FixedWeight, UncertaintyWeight
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
 from worldmodel.control.returns import ReturnScale, lambda_return
-from worldmodel.control.trust import Always, Trust
+from worldmodel.control.truncation import NoTruncation, Truncation
+from worldmodel.control.uncertainty_weight import FixedWeight, UncertaintyWeight
 from worldmodel.model.distributions import TwoHot
 from worldmodel.model.layers import MLP
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
@@ -23,30 +23,30 @@ from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
 
 class Critic(nn.Module):
-    """v(s): two-hot over exponential bins, starting at zero, with a slow copy of itself (DreamerV3)."""
+    """v(s): two-hot over exponential bins, starting at zero, with a target critic (DreamerV3)."""
 
-    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float, slow_rate: float) -> None:
+    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float, target_rate: float) -> None:
         super().__init__()
         self.net = MLP(feature_size, bins, width, layers, zero=True)
-        self.slow = copy.deepcopy(self.net).requires_grad_(False)
+        self.target = copy.deepcopy(self.net).requires_grad_(False)
         self.twohot = TwoHot(bins, limit)
-        self.slow_rate = slow_rate
+        self.target_rate = target_rate
 
     def forward(self, feature: Tensor) -> Tensor:
         """Value (*B,) of features (*B, F)."""
         return self.twohot.mean(self.net(feature))
 
     def loss(self, feature: Tensor, returns: Tensor) -> Tensor:
-        """Cross-entropy to the returns (*B,), and to the slow copy's values so that it does not run away."""
+        """Cross-entropy to the returns (*B,), and to the target critic's values so that it does not run away."""
         logits = self.net(feature)
         with torch.no_grad():
-            slow = self.twohot.mean(self.slow(feature))
-        return self.twohot.loss(logits, returns) + self.twohot.loss(logits, slow)
+            target = self.twohot.mean(self.target(feature))
+        return self.twohot.loss(logits, returns) + self.twohot.loss(logits, target)
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Move the slow copy a little towards the critic; after every update."""
-        torch._foreach_lerp_(list(self.slow.parameters()), list(self.net.parameters()), self.slow_rate)
+    def update_target(self) -> None:
+        """Move the target critic a little towards the critic; after every update."""
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.net.parameters()), self.target_rate)
 
 
 class Objective(ABC):
@@ -112,11 +112,11 @@ class ActorCritic(nn.Module):
         discount: per environment frame, so that how far the agent looks does not depend on the action repeat.
         lam: lambda of the returns.
         entropy: weight of the entropy bonus, in units of normalised return per nat.
-        slow_rate: share of the critic that its slow copy takes over at each update.
+        target_rate: share of the critic that the target critic takes over at each update.
         uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious.
             Unless it is 0 the critic learns from imagination alone: real rewards hold no such bonus.
-        trust: how far along a rollout the model is believed, in the returns and in the weights of the losses; always
-            if None. What really happened is believed whatever the doubt.
+        truncation: how far along a rollout the model is believed, in the returns and in the weights of the losses;
+            always if None. With one the critic learns from imagination alone: real returns are not truncated.
 
     Raises:
         ValueError: the horizon or the number of starts is below 1.
@@ -137,24 +137,24 @@ class ActorCritic(nn.Module):
         discount: float = 0.9985,
         lam: float = 0.95,
         entropy: float = 3e-4,
-        slow_rate: float = 0.02,
+        target_rate: float = 0.02,
         uncertainty_weight: float | UncertaintyWeight = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
     ) -> None:
         super().__init__()
         if horizon < 1 or starts < 1:
             raise ValueError(f"horizon and starts must be at least 1, got {horizon} and {starts}")
         kind = CategoricalActor if action.discrete else NormalActor
         self.actor: Actor = kind(feature_size, action.size, width, layers)
-        self.critic = Critic(feature_size, width=width, layers=layers, bins=bins, limit=limit, slow_rate=slow_rate)
+        self.critic = Critic(feature_size, width=width, layers=layers, bins=bins, limit=limit, target_rate=target_rate)
         self.scale = ReturnScale()
         self.objective, self.propagation = objective, propagation
         self.horizon, self.starts, self.lam, self.entropy = horizon, starts, lam, entropy
         self.discount = discount**action.repeat  # per step
         given = uncertainty_weight
         self.uncertainty_weight = given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
-        self.trust = trust or Always()
-        self.doubts = self.uncertainty_weight.counts or not isinstance(self.trust, Always)
+        self.truncation = truncation or NoTruncation()
+        self.needs_uncertainty = self.uncertainty_weight.counts or not isinstance(self.truncation, NoTruncation)
 
     def loss(self, world_model: WorldModel, state: LatentState, batch: SequenceBatch) -> tuple[Losses, Metrics]:
         """Losses of actor and critic, each ending in a mean, from posterior states (B, T, ...) of a batch."""
@@ -173,7 +173,7 @@ class ActorCritic(nn.Module):
             "return_scale": imagined.scale,
             "reward_imagined": imagined.path.reward.detach().mean(),
         }
-        if self.doubts:
+        if self.needs_uncertainty:
             metrics["uncertainty_imagined"] = imagined.path.uncertainty.detach().mean()
             metrics["uncertainty_weight"] = imagined.uncertainty_weight
         return losses, metrics
@@ -203,14 +203,15 @@ class ActorCritic(nn.Module):
             return self.actor.bound(draws[-1])
 
         with frozen(world_model, self.critic), torch.set_grad_enabled(self.objective.differentiates):
-            path = imagine(world_model, act, start, self.horizon, propagation=self.propagation, doubt=self.doubts)
+            measure = self.needs_uncertainty
+            path = imagine(world_model, act, start, self.horizon, propagation=self.propagation, uncertainty=measure)
             feature = path.state.map(lambda x: x.transpose(0, 1)).feature  # (H + 1, N, F), as it lies in memory
             value = self.critic(feature).transpose(0, 1)  # (N, H + 1)
             reward, discount = path.reward, self.discount * path.cont
             worth = self.uncertainty_weight(path.uncertainty)
-            if self.doubts:
+            if self.needs_uncertainty:
                 reward = reward + worth * path.uncertainty
-                discount = discount * self.trust(path.uncertainty)
+                discount = discount * self.truncation(path.uncertainty)
             returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
         begins = alive.to(discount.dtype).unsqueeze(1)
         weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
@@ -238,7 +239,7 @@ class ActorCritic(nn.Module):
     def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
         """The critic's loss on real sequences (B, T - 1), bootstrapped with the imagined return where there is one."""
         feature = state.feature.detach()  # (B, T, F)
-        if self.uncertainty_weight.counts:  # real rewards hold no bonus: they would be another target
+        if self.needs_uncertainty:  # real returns hold no bonus and are not truncated: they would be another target
             return feature.new_zeros(feature.shape[0], feature.shape[1] - 1)
         with torch.no_grad():
             value = self.critic(feature)

@@ -20,7 +20,7 @@ class LatentDynamics(Dynamics):
         critic: what they are worth beyond the horizon; nothing if None.
         propagation: which member a rollout follows; the mixture if None.
         mode: take the most likely latents, so that sequences of actions are compared and not draws.
-        doubt: measure the uncertainty; zero if not, which is faster.
+        uncertainty: measure the uncertainty; zero if not, which is faster.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class LatentDynamics(Dynamics):
         critic: Critic | None = None,
         propagation: Propagation | None = None,
         mode: bool = True,
-        doubt: bool = True,
+        uncertainty: bool = True,
     ) -> None:
         self.world_model, self.critic, self.propagation = world_model, critic, propagation
-        self.mode, self.doubt = mode, doubt
+        self.mode, self.uncertainty = mode, uncertainty
 
     def step(self, state: Tensor, action: Tensor) -> Step:
         path = self.rollout(state, action.unsqueeze(1))
@@ -50,7 +50,7 @@ class LatentDynamics(Dynamics):
             actions.shape[1],
             propagation=self.propagation,
             mode=self.mode,
-            doubt=self.doubt,
+            uncertainty=self.uncertainty,
             draw=False,  # candidates are compared under the same members
         )
         return Trajectory(

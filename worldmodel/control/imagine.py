@@ -42,7 +42,7 @@ def imagine(
     *,
     propagation: Propagation | None = None,
     mode: bool = False,
-    doubt: bool = True,
+    uncertainty: bool = True,
     draw: bool = True,
 ) -> Trajectory[LatentState]:
     """Roll the model forward from ``start`` (B, ...) for ``horizon`` steps.
@@ -54,7 +54,7 @@ def imagine(
         horizon: H, at least 1.
         propagation: which member each step follows; the mixture if None.
         mode: take the most likely latent instead of a draw.
-        doubt: measure the uncertainty of every step, which costs a little; zero if not.
+        uncertainty: measure the uncertainty of every step, which costs a little; zero if not.
         draw: draw members anew where they are samples; if not, those that were drawn last go on.
 
     Raises:
@@ -65,15 +65,15 @@ def imagine(
     rssm, propagation = world_model.rssm, propagation or Mixture()
     if draw:
         rssm.transition.draw()
-    state, states, actions, doubts = start, [start], [], []
+    state, states, actions, measured = start, [start], [], []
     size = rssm.transition.members, start.deter.shape[:-1], start.deter.device
     drawn = propagation.start(*size)
     for _ in range(horizon):
         action, member = act(state), propagation.pick(*size, drawn)
-        if doubt or member is None:
+        if uncertainty or member is None:
             deter, prior = rssm.img_step(state, action)
-            state = rssm.settle(deter, prior, member, mode)
-            doubts.append(world_model.doubt(prior) if doubt else prior.new_zeros(prior.shape[1:-1]))
+            state = rssm.sample_state(deter, prior, member, mode)
+            measured.append(world_model.uncertainty(prior) if uncertainty else prior.new_zeros(prior.shape[1:-1]))
         else:  # only the member that is followed
             state = rssm.follow(state, action, member, mode)
         actions.append(action)
@@ -82,7 +82,7 @@ def imagine(
     path = LatentState.stack(states)  # (H + 1, B, ...)
     feature = path.feature[1:]
     reward, cont = world_model.reward(feature), world_model.cont(feature)  # (H, B)
-    uncertainty = torch.stack(doubts) if doubt else torch.zeros_like(reward)
-    return Trajectory(state=path, action=torch.stack(actions), reward=reward, cont=cont, uncertainty=uncertainty).map(
+    epistemic = torch.stack(measured) if uncertainty else torch.zeros_like(reward)
+    return Trajectory(state=path, action=torch.stack(actions), reward=reward, cont=cont, uncertainty=epistemic).map(
         lambda x: x.transpose(0, 1)
     )

@@ -12,12 +12,12 @@ from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Dynamics, Planner, Step
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.trust import Always
+from worldmodel.control.truncation import NoTruncation
 from worldmodel.model.world_model import Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
 
-class Payment(Dynamics):
+class ProbeDynamics(Dynamics):
     """States stay, and an action earns what its numbers add up to: to ask whether a planner can plan such actions."""
 
     def step(self, state: Tensor, action: Tensor) -> Step:
@@ -33,7 +33,7 @@ class Imitator(ActorCritic):
 
     Args:
         action, feature_size, propagation: see ActorCritic.
-        planner: what is imitated; it has an uncertainty weight and a trust of its own.
+        planner: what is imitated; it has an uncertainty weight and a truncation of its own.
         labelled: states of a batch that are planned from at each update (all starts if there are fewer).
         settings: further settings of ActorCritic.
 
@@ -56,7 +56,7 @@ class Imitator(ActorCritic):
         self.action, self.planner, self.labelled = action, planner, labelled
         planner.discount = self.discount
         with torch.random.fork_rng(devices=[]):  # complain before anything starts, not at the first update
-            planner.plan(Payment(), torch.zeros(1, 1), action)
+            planner.plan(ProbeDynamics(), torch.zeros(1, 1), action)
 
     def label(self, world_model: WorldModel, start: LatentState) -> Plan:
         """Plan from states (N, ...), beginning with what the actor would do.
@@ -64,14 +64,14 @@ class Imitator(ActorCritic):
         In the model's eyes no plan is worse than that, unless the planner's dynamics draw their members at random.
         """
         planner = self.planner
-        doubt = planner.uncertainty_weight != 0 or not isinstance(planner.trust, Always)
-        dynamics = LatentDynamics(world_model, self.critic, doubt=doubt)
+        uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
+        dynamics = LatentDynamics(world_model, self.critic, uncertainty=uncertainty)
 
         def act(state: LatentState) -> Tensor:
             return self.actor.mode(state.feature)
 
         with frozen(world_model, self.critic), torch.no_grad():  # a planner may take gradients of its own
-            own = imagine(world_model, act, start, planner.horizon, mode=True, doubt=False).action
+            own = imagine(world_model, act, start, planner.horizon, mode=True, uncertainty=False).action
             return planner.plan(dynamics, start.feature, self.action, warm=own.to(start.feature.dtype))
 
     def _actor_loss(self, world_model: WorldModel, imagined: ImaginedReturns) -> tuple[Tensor, Metrics]:

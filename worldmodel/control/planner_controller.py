@@ -17,7 +17,7 @@ from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Planner, bound
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.trust import Always
+from worldmodel.control.truncation import NoTruncation
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
@@ -77,8 +77,8 @@ class PlannerController(Controller):
         self.critic = actor_critic.critic if actor_critic is not None and value else None
         self.proposals, self.noise, self.every, self.warm, self.keep = proposals, noise, every, warm, keep
         self.propagation = propagation
-        doubt = planner.uncertainty_weight != 0 or not isinstance(planner.trust, Always)
-        self.dynamics = LatentDynamics(world_model, self.critic, propagation, doubt=doubt)
+        uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
+        self.dynamics = LatentDynamics(world_model, self.critic, propagation, uncertainty=uncertainty)
         own = type(planner).__name__.removesuffix("Planner")
         self.label = label or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", own).lower()
 
@@ -132,9 +132,8 @@ class PlannerController(Controller):
             feature = state.feature
             return torch.where(surest, actor.mode(feature), actor.bound(actor.sample(feature)))
 
-        path = imagine(
-            self.world_model, act, start, self.planner.horizon, propagation=self.propagation, mode=True, doubt=False
-        )
+        horizon, propagation = self.planner.horizon, self.propagation
+        path = imagine(self.world_model, act, start, horizon, propagation=propagation, mode=True, uncertainty=False)
         return rearrange(path.action, "(b n) h a -> b n h a", n=count)
 
     def _best(self, made: Plan) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from worldmodel.control.controller import random_action
 from worldmodel.experience.replay import Replay
-from worldmodel.experience.vector import Environments, Step
+from worldmodel.experience.vector import Environments, EnvStep
 from worldmodel.types import ActionSpec, Observation
 
 
@@ -66,7 +66,7 @@ class _Actor:
         self._kind, self._state = "", None
         self._saved: list[Any] | None = None
 
-    def act(self, policy: Policy, step: Step, features: Tensor | None = None) -> np.ndarray:
+    def act(self, policy: Policy, step: EnvStep, features: Tensor | None = None) -> np.ndarray:
         self._take(policy, len(step.is_first))
         observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first), features)
         with torch.no_grad():
@@ -118,7 +118,7 @@ class Collector:
             raise ValueError("features are stored by a replay that is opened with them and a collector with a look")
         self._environments, self._replay, self._look = environments, replay, look
         self._actor = _Actor()
-        self._step: Step | None = None
+        self._step: EnvStep | None = None
         self._features: Tensor | None = None  # of that step's images
         self._unfinished: list[list[np.ndarray]] = [[] for _ in range(environments.num_envs)]
         self._episode_frames = [0] * environments.num_envs
@@ -170,7 +170,7 @@ class Collector:
             UserError: the state is of another number of environments.
         """
         self._environments.load_state_dict(state["environments"])
-        self._step = None if state["step"] is None else Step(**{k: v.numpy() for k, v in state["step"].items()})
+        self._step = None if state["step"] is None else EnvStep(**{k: v.numpy() for k, v in state["step"].items()})
         self._features = state.get("features")  # there are none in checkpoints from before they were kept
         records = [np.frombuffer(data.numpy().tobytes(), self._replay.dtype) for data in state["unfinished"]]
         self._unfinished = [[array[i : i + 1] for i in range(len(array))] for array in records]
@@ -178,7 +178,7 @@ class Collector:
         self._actor.load_state_dict(state["policy"])
         self.frames, self.steps, self.episodes = state["counters"]
 
-    def _record(self, index: int, step: Step, action: np.ndarray, features: np.ndarray | None) -> None:
+    def _record(self, index: int, step: EnvStep, action: np.ndarray, features: np.ndarray | None) -> None:
         if step.is_cut[index]:
             return  # nothing was seen
         record = np.zeros(1, self._replay.dtype)

@@ -54,9 +54,9 @@ def make_environment(
     views = len(camera) if isinstance(camera, list) else 1
     if not views:
         raise UserError("camera is an empty list: name at least one")
-    env, rendered = _build(task, size, camera, quality, pixels)
+    env, rendered = _build(task, size=size, camera=camera, quality=quality, pixels=pixels)
     env = Guard(env, task, action_repeat)
-    env = NormalAction(Picture(env, task, (size, views * size), rendered or pixels), task)
+    env = NormalAction(PixelObservation(env, task, (size, views * size), rendered or pixels), task)
     return env if episode_frames is None else Restarts(env, episode_frames)
 
 
@@ -147,7 +147,7 @@ class Guard(gymnasium.Wrapper):
                 raise UserError(f"task {self._task!r} gave a {what} that is not finite at step {self._count}: mend it")
 
 
-class Picture(gymnasium.Wrapper):
+class PixelObservation(gymnasium.Wrapper):
     """Observations as (3, H, W) uint8, H and W = ``size``. While ``blind`` nothing is drawn and the image is black."""
 
     def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int], render: bool) -> None:

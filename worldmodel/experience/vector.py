@@ -11,15 +11,15 @@ import numpy as np
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.experience.handle import Act, EnvFrame, EnvHandle, LocalEnv, Redo, Reset
 from worldmodel.experience.rendering import Cameras, Quality
-from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset, Seat
-from worldmodel.experience.worker import WorkerDied, WorkerSeat
+from worldmodel.experience.worker import WorkerDied, WorkerHandle
 
 _TRIES = 3
 _STILL = (0.0, False, False, False, False, 0)  # of an environment that is not stepped
 
 
-class Step(NamedTuple):
+class EnvStep(NamedTuple):
     """One moment of N environments. ``frames`` counts environment frames, action repeat included."""
 
     image: np.ndarray  # (N, 3, H, W) uint8
@@ -72,15 +72,15 @@ class Environments(ABC):
             "pixels": pixels,
             "episode_frames": episode_frames,
         }
-        self._seats: list[Seat] = []
+        self._handles: list[EnvHandle] = []
         try:
             self._open()
         except BaseException:
             self.close()
             raise
         self.action, self.image_shape = (
-            self._seats[0].action,
-            self._seats[0].image_shape,
+            self._handles[0].action,
+            self._handles[0].image_shape,
         )
         self._images = np.zeros((num_envs, *self.image_shape), np.uint8)
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
@@ -89,11 +89,11 @@ class Environments(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Fill ``_seats``."""
+        """Fill ``_handles``."""
 
     @abstractmethod
     def _reopen(self, index: int) -> None:
-        """Replace a dead seat."""
+        """Replace a dead handle."""
 
     def restart(self) -> None:
         """Forget everything: the next step begins episode 0 everywhere, with the same seeds as the first time."""
@@ -102,7 +102,7 @@ class Environments(ABC):
         for actions in self._actions:
             actions.clear()
 
-    def step(self, action: np.ndarray, active: Sequence[bool] | None = None) -> Step:
+    def step(self, action: np.ndarray, active: Sequence[bool] | None = None) -> EnvStep:
         """Step every environment: action (N, A) float32 in [-1, 1], or one-hot when discrete.
 
         Args:
@@ -118,19 +118,19 @@ class Environments(ABC):
         if not np.isfinite(action).all():
             raise UserError("the policy gave an action that is not finite: lower the learning rate")
         chosen = [True] * self.num_envs if active is None else list(active)
-        for index, seat in enumerate(self._seats):
+        for index, handle in enumerate(self._handles):
             if chosen[index]:
-                seat.send(Act(action[index]) if self._running[index] else Reset(self._episode_seed(index)))
+                handle.send(Act(action[index]) if self._running[index] else Reset(self._episode_seed(index)))
         rows = [self._finish(i, action[i]) if chosen[i] else _STILL for i in range(self.num_envs)]
         reward, first, last, terminal, cut, frames = map(np.array, zip(*rows, strict=True))
-        return Step(
-            self._images.copy(),
-            reward.astype(np.float32),
-            first,
-            last,
-            terminal,
-            cut,
-            frames,
+        return EnvStep(
+            image=self._images.copy(),
+            reward=reward.astype(np.float32),
+            is_first=first,
+            is_last=last,
+            is_terminal=terminal,
+            is_cut=cut,
+            frames=frames,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,10 +156,10 @@ class Environments(ABC):
         running = [index for index in range(self.num_envs) if self._running[index]]
         for index in running:
             actions = np.asarray(state["actions"][index], np.float32)
-            self._seats[index].send(Redo(self._episode_seed(index, self._episodes[index] - 1), actions))
+            self._handles[index].send(Redo(self._episode_seed(index, self._episodes[index] - 1), actions))
         for index in running:
             try:
-                self._images[index] = self._seats[index].receive().image
+                self._images[index] = self._handles[index].receive().image
             except WorkerDied as death:
                 raise UserError(
                     f"the worker of environment {index} died ({death}) as its episode was played again: "
@@ -167,9 +167,9 @@ class Environments(ABC):
                 ) from death
 
     def close(self) -> None:
-        for seat in self._seats:
-            seat.close()
-        self._seats = []
+        for handle in self._handles:
+            handle.close()
+        self._handles = []
 
     def _episode_seed(self, index: int, episode: int | None = None) -> int:
         episode = self._episodes[index] if episode is None else episode
@@ -193,17 +193,17 @@ class Environments(ABC):
         self._running[index] = not last
         return frame.reward, first, last, frame.terminated, False, frame.frames
 
-    def _next_frame(self, index: int) -> Frame | None:
+    def _next_frame(self, index: int) -> EnvFrame | None:
         try:
-            return self._seats[index].receive()
+            return self._handles[index].receive()
         except WorkerDied as death:
             self._revive(index, death)
             return None
 
-    def _first_frame(self, index: int) -> Frame:
+    def _first_frame(self, index: int) -> EnvFrame:
         """A death while resetting cuts no episode: simply try again."""
         while (frame := self._next_frame(index)) is None:
-            self._seats[index].send(Reset(self._episode_seed(index)))
+            self._handles[index].send(Reset(self._episode_seed(index)))
         return frame
 
     def _revive(self, index: int, death: WorkerDied) -> None:
@@ -229,34 +229,34 @@ class InProcess(Environments):
 
     def _open(self) -> None:
         for _ in range(self.num_envs):
-            self._seats.append(LocalSeat(self._settings))
+            self._handles.append(LocalEnv(self._settings))
 
     def _reopen(self, index: int) -> None:
-        raise AssertionError("a seat in this process cannot die alone")
+        raise AssertionError("a handle in this process cannot die alone")
 
 
 class Workers(Environments):
     """One process for each environment, pinned to the cores in turn; one that dies is started again."""
 
-    _seats: list[WorkerSeat]  # type: ignore[assignment]
+    _handles: list[WorkerHandle]  # type: ignore[assignment]
 
     def pids(self) -> list[int]:
         """The workers' process numbers."""
-        return [seat.pid for seat in self._seats]
+        return [handle.pid for handle in self._handles]
 
     def _open(self) -> None:
         for index in range(self.num_envs):
-            self._seats.append(WorkerSeat(self._settings, self._core(index)))
-        for seat in self._seats:
+            self._handles.append(WorkerHandle(self._settings, self._core(index)))
+        for handle in self._handles:
             try:
-                seat.ready()
+                handle.ready()
             except WorkerDied as death:
                 raise UserError(f"an environment worker died as it started ({death}): see its message above") from death
 
     def _reopen(self, index: int) -> None:
-        self._seats[index].close()
-        self._seats[index] = WorkerSeat(self._settings, self._core(index))
-        self._seats[index].ready()
+        self._handles[index].close()
+        self._handles[index] = WorkerHandle(self._settings, self._core(index))
+        self._handles[index].ready()
 
     def _core(self, index: int) -> int | None:
         known = cores()

@@ -1,6 +1,6 @@
 """An environment in a process of its own, pinned to a core, which never imports torch.
 
-``python -m worldmodel.experience.worker FD`` is the child; ``WorkerSeat`` is the parent's end of its pipe.
+``python -m worldmodel.experience.worker FD`` is the child; ``WorkerHandle`` is the parent's end of its pipe.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from worldmodel.errors import UserError
-from worldmodel.experience.seat import Act, Frame, LocalSeat, Redo, Reset
+from worldmodel.experience.handle import Act, EnvFrame, LocalEnv, Redo, Reset
 
 PATIENCE = 300.0  # seconds that a worker may be silent: many times what playing a whole episode again takes
 
 
 class WorkerDied(Exception):
-    """The process behind a seat is gone."""
+    """The process behind a handle is gone."""
 
 
-class WorkerSeat:
+class WorkerHandle:
     """An environment in a child process. Starts at once; ``ready`` waits until it can be used."""
 
     def __init__(self, settings: dict[str, Any], core: int | None) -> None:
@@ -59,7 +59,7 @@ class WorkerSeat:
     def send(self, command: Reset | Act | Redo) -> None:
         self._post(command)
 
-    def receive(self) -> Frame:
+    def receive(self) -> EnvFrame:
         return self._answer()
 
     def close(self) -> None:
@@ -92,11 +92,11 @@ def serve(pipe: Connection) -> None:
     settings, core = pipe.recv()
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
-    seat = LocalSeat(settings)
-    pipe.send((seat.action, seat.image_shape))
+    handle = LocalEnv(settings)
+    pipe.send((handle.action, handle.image_shape))
     while True:
-        seat.send(pipe.recv())
-        pipe.send(seat.receive())
+        handle.send(pipe.recv())
+        pipe.send(handle.receive())
 
 
 def main() -> None:

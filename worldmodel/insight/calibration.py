@@ -1,4 +1,4 @@
-"""Does doubt go with error, and is it of the right size? Statistics of numbers, and errors of dreams to feed them.
+"""Does uncertainty go with error, and is it of the right size? Statistics of numbers, and the errors of rollouts.
 
 Legend: n numbers of any shape, C classes, B sequences, T time, H horizon.
 
@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from worldmodel.control.imagine import following, imagine
@@ -42,7 +43,7 @@ class Reliability(NamedTuple):
 
 
 class HorizonErrors(NamedTuple):
-    """What became of dreams, and the doubts on the way. Zero where ``valid`` is False; [:, t] is t + 1 steps on."""
+    """Errors of imagined rollouts, and their uncertainty. Zero where ``valid`` is False; [:, t] is t + 1 steps on."""
 
     latent_error: Tensor  # (B, H) mean square over the latent's numbers, against the posterior of the real image
     pixel_error: Tensor  # (B, H) mean absolute, in [0, 1], at the decoder's resolution
@@ -63,17 +64,15 @@ def joined(parts: list[HorizonErrors]) -> HorizonErrors:
 
 def rank_correlation(a: Numbers, b: Numbers) -> float:
     """Spearman's: Pearson's correlation of ranks, ties averaged; in [-1, 1], NaN where one is constant. n >= 3."""
-    x, y = (_ranks(v) for v in _together(a, b, least=3))
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt((x @ x) * (y @ y))
-    return float(x @ y) / scale if scale else math.nan
+    x, y = _together(a, b, least=3)
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0  # of which scipy warns
+    return math.nan if constant else float(stats.spearmanr(x, y).statistic)
 
 
 def auroc(positive: Numbers, negative: Numbers) -> float:
     """Probability that a positive scores above a negative, ties count half (Mann and Whitney's U); 0.5 is chance."""
     (above,), (below,) = _together(positive), _together(negative)
-    ranks = _ranks(np.concatenate([above, below]))[: len(above)]
-    return float(ranks.sum() - len(above) * (len(above) + 1) / 2) / (len(above) * len(below))
+    return float(stats.mannwhitneyu(above, below, method="asymptotic").statistic) / (len(above) * len(below))
 
 
 def coverage(truth: Numbers, low: Numbers, high: Numbers) -> float:
@@ -107,9 +106,9 @@ def reliability(uncertainty: Numbers, error: Numbers, bins: int = 10) -> Reliabi
     """Error seen beside uncertainty predicted, in ``bins`` of equal count (one apart at most)."""
     if bins < 1:
         raise ValueError(f"reliability needs at least 1 bin, got {bins}")
-    doubt, wrong = _together(uncertainty, error, least=bins)
-    parts = np.array_split(np.argsort(doubt, kind="stable"), bins)
-    predicted = np.array([doubt[p].mean() for p in parts])
+    uncertainty, wrong = _together(uncertainty, error, least=bins)
+    parts = np.array_split(np.argsort(uncertainty, kind="stable"), bins)
+    predicted = np.array([uncertainty[p].mean() for p in parts])
     observed = np.array([math.sqrt(np.square(wrong[p]).mean()) for p in parts])
     return Reliability(predicted, observed, np.array([len(p) for p in parts]))
 
@@ -196,7 +195,7 @@ def open_loop_errors(
     start = seen.map(lambda x: x[:, context - 1])
     real = batch.map(lambda x: x[:, context:end])
     own = imagine_members(world_model, start, real.action)
-    path = imagine(world_model, following(real.action), start, horizon, mode=True, doubt=False)
+    path = imagine(world_model, following(real.action), start, horizon, mode=True, uncertainty=False)
     truth = world_model.decoder.pixels.resize(real.image.flatten(0, 1)).unflatten(0, real.reward.shape)
     wrong = path.reward - real.reward
     valid = real.is_first.cumsum(1) == 0
@@ -224,7 +223,7 @@ def _measures(
     prior = world_model.rssm.transition(states.deter[:, 1:], states.feature[:, :-1], path.action)  # (K, B, H, P)
     return {
         "entropy": entropy(latents, prior),
-        "epistemic": world_model.doubt(prior),
+        "epistemic": world_model.uncertainty(prior),
         "information": information(latents, prior),
         "pairwise": pairwise(latents, prior),
         "reward": reward_spread(own),
@@ -254,12 +253,6 @@ def _positive(number: Numbers, spread: Numbers) -> list[np.ndarray]:
     if (arrays[1] <= 0).any():
         raise ValueError("a spread must be above 0 everywhere: add a small floor, or take more than one member")
     return arrays
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """From 1; equal numbers share their mean rank."""
-    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-    return (count.cumsum() - (count - 1) / 2)[place]
 
 
 def _classes(scores: Numbers, target: Numbers) -> tuple[np.ndarray, np.ndarray]:

@@ -115,10 +115,10 @@ def error_by_horizon(errors: Mapping[str, np.ndarray], bias: np.ndarray | None =
 
 
 def reliability_curve(curves: Mapping[str, Reliability], unit: str = "reward") -> Figure:
-    """Error seen over deviation predicted, both logarithmic; on the diagonal a doubt is of the right size.
+    """Error seen over deviation predicted, both logarithmic; on the diagonal an uncertainty is of the right size.
 
     Args:
-        curves: bins by name. Those without doubt or error are left out.
+        curves: bins by name. Those without uncertainty or error are left out.
         unit: of both.
     """
     figure, (axes,) = _figure(1, width=5.5, height=4.6)
@@ -138,7 +138,7 @@ def reliability_curve(curves: Mapping[str, Reliability], unit: str = "reward") -
 
 
 def correlation_by_horizon(correlations: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Rank correlations (H,) of measures of doubt, a panel for each error: ``{error: {measure: values}}``."""
+    """Rank correlations (H,) of measures of uncertainty, a panel for each error: ``{error: {measure: values}}``."""
     figure, panels = _figure(len(correlations), width=4.6, margin=1.6)
     for axes, (error, measures) in zip(panels, correlations.items(), strict=True):
         for index, (name, values) in enumerate(measures.items()):

@@ -15,13 +15,13 @@ from worldmodel.insight.canvas import DREAMT, FAINT, SEEN, Line, Scale, blank, e
 from worldmodel.insight.plots import COLOURS
 from worldmodel.types import LatentState, Trajectory
 
-_REAL, _IMAGINED, _DOUBT = COLOURS[5], COLOURS[1], COLOURS[4]
+_REAL, _IMAGINED, _UNCERTAINTY = COLOURS[5], COLOURS[1], COLOURS[4]
 _WORDS, _PLOT, _GAP = 150, 64, 6  # pixels: margin for words, height of a plot, between things
 _COLUMNS = 40  # frames in a row of a strip, at most
 
 
 def render_strip(found: Trajectory[LatentState], cell: int = 64, difference: bool = False) -> Image.Image:
-    """Time from left to right, for each sequence: truth, the mixture's dream, each member's, doubt, and reward.
+    """Time from left to right, for each sequence: truth, the mixture's dream, each member's, uncertainty, and reward.
 
     An orange line stands where the dreams begin, numbers above count the records. Of many records every second is
     shown, or every third, but the curves are of all.
@@ -60,8 +60,8 @@ def render_strip(found: Trajectory[LatentState], cell: int = 64, difference: boo
 def render_film(found: Trajectory[LatentState], cell: int = 128, difference: bool = False) -> np.ndarray:
     """A film (F, H, W, 3) uint8, a frame for each record.
 
-    For each sequence: truth, the mixture's dream and each member's side by side, below them doubt and reward with a
-    cursor. Dreams have a white border while they are shown images, and an orange one from where they are not.
+    For each sequence: truth, the mixture's dream and each member's side by side, below them uncertainty and
+    reward with a cursor. Dreams have a white border while they are shown images, an orange one from where they are not.
 
     Args:
         found: what to show, as ``open_loop`` gives it.
@@ -105,7 +105,7 @@ def render_film(found: Trajectory[LatentState], cell: int = 128, difference: boo
 
 
 def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Sequence[str] | None = None) -> Image.Image:
-    """A row of pictures for each future, its return and mean doubt beside it; below, reward and doubt of all.
+    """A row of pictures for each future, return and mean uncertainty beside it; below, reward and uncertainty of all.
 
     Args:
         found: what to draw, as ``branches`` gives it.
@@ -113,7 +113,7 @@ def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Seque
         names: of the futures; numbers if None.
     """
     images = enlarged(_known(found.image), cell)  # (n, H + 1, h, w, 3)
-    rewards, doubts = _known(found.reward), _known(found.uncertainty)
+    rewards, uncertainties = _known(found.reward), _known(found.uncertainty)
     count, length, height, width, _ = images.shape
     every = -(-length // _COLUMNS)
     left = _WORDS + (width + 1) / every * np.arange(length)
@@ -129,7 +129,7 @@ def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Seque
         words = (
             names[row] if names else f"future {row + 1}",
             f"return {rewards[row].sum():.3g}",
-            f"doubt {doubts[row].mean():.3g}",
+            f"uncertainty {uncertainties[row].mean():.3g}",
         )
         for line, text in enumerate(words):
             draw.text((9, y + height // 2 - 24 + 16 * line), text, SEEN, font(12))
@@ -137,7 +137,7 @@ def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Seque
             paste(canvas, images[row, t][:, : right - int(left[t])], int(left[t]), y)
     y = 20 + count * (height + 1) + _GAP
     for values, least, title, mark in (
-        (doubts, Scale(0, 1), "doubt, 1 is usual", 1.0),
+        (uncertainties, Scale(0, 1), "uncertainty, 1 is usual", 1.0),
         (rewards, Scale(0, 0), "imagined reward", None),
     ):
         lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
@@ -175,17 +175,19 @@ def _rows(found: Trajectory[LatentState], difference: bool) -> tuple[list[str], 
 def _plots(
     draw: ImageDraw.ImageDraw, found: Trajectory[LatentState], n: int, x: np.ndarray, place: tuple[int, int, int]
 ) -> None:
-    """Doubt and reward of a sequence at (left, top, right); all sequences have the same scales."""
+    """Uncertainty and reward of a sequence at (left, top, right); all sequences have the same scales."""
     left, top, right = place
-    doubts, imagined, real = (_known(y) for y in (found.uncertainty, found.reward, found.real_reward))  # (N, T - 1)
-    doubt, reward = scale_of(doubts, least=Scale(0, 1)), scale_of(real, imagined, least=Scale(0, 0))
+    uncertainties, imagined, real = (
+        _known(y) for y in (found.uncertainty, found.reward, found.real_reward)
+    )  # (N, T - 1)
+    uncertainty, reward = scale_of(uncertainties, least=Scale(0, 1)), scale_of(real, imagined, least=Scale(0, 0))
     plot(
         draw,
         (left, top, right, top + _PLOT),
         x=x[1:],
-        lines=[Line(doubts[n], _DOUBT)],
-        scale=doubt,
-        title="doubt, 1 is usual",
+        lines=[Line(uncertainties[n], _UNCERTAINTY)],
+        scale=uncertainty,
+        title="uncertainty, 1 is usual",
         mark=1.0,
     )
     top += _PLOT + _GAP

@@ -30,7 +30,7 @@ from worldmodel.insight.calibration import (
 )
 from worldmodel.insight.shifts import SHIFTS, Shift, shifted
 from worldmodel.insight.uncertainty import entropy, information, pairwise
-from worldmodel.model.rssm import Filtered
+from worldmodel.model.rssm import Posterior
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import SequenceBatch
 
@@ -118,28 +118,28 @@ def horizon_errors(world_model: WorldModel, batch: SequenceBatch, context: int, 
 
 
 @torch.no_grad()
-def filter_doubts(world_model: WorldModel, filtered: Filtered) -> dict[str, Tensor]:
-    """Doubts (B, T - 1) of a filter's step to each record but the first, which comes from nothing.
+def filter_uncertainty(world_model: WorldModel, posterior: Posterior) -> dict[str, Tensor]:
+    """Uncertainties (B, T - 1) of a filter's step to each record but the first, which comes from nothing.
 
     ``entropy``, ``epistemic``, ``information`` and ``pairwise`` are of the prior, before the image is seen.
     ``surprise`` is KL(posterior || mixture of the priors) in nats, once it has been: no dream has it.
     """
-    latents, prior = world_model.latents, filtered.prior[:, :, 1:]  # (K, B, T - 1, P)
+    latents, prior = world_model.latents, posterior.prior[:, :, 1:]  # (K, B, T - 1, P)
     return {
         "entropy": entropy(latents, prior),
-        "epistemic": world_model.doubt(prior),
+        "epistemic": world_model.uncertainty(prior),
         "information": information(latents, prior),
         "pairwise": pairwise(latents, prior),
-        "surprise": latents.kl(filtered.state.params[:, 1:], latents.mixture(prior)),
+        "surprise": latents.kl(posterior.state.params[:, 1:], latents.mixture(prior)),
     }
 
 
 @torch.no_grad()
 def step_measures(world_model: WorldModel, batch: SequenceBatch) -> dict[str, Tensor]:
-    """``filter_doubts`` (n,) of the n records of many sequences (B, T) that a record of their episode precedes."""
+    """``filter_uncertainty`` (n,) of the n records of many sequences (B, T) that a record of their episode precedes."""
     measures = []
     for part in _chunks(batch):
-        found = filter_doubts(world_model, world_model.observe(part, mode=True))
+        found = filter_uncertainty(world_model, world_model.observe(part, mode=True))
         measures.append({name: x[~part.is_first[:, 1:]] for name, x in found.items()})
     return {name: torch.cat([x[name] for x in measures]) for name in measures[0]}
 
@@ -149,7 +149,7 @@ def shift_auroc(
 ) -> dict[str, dict[str, float]]:
     """AUROC of each of ``step_measures`` between shifted and real sequences, ``{shift: {measure: value}}``.
 
-    1 is: always more in doubt of shifted images; 0.5 is chance, which one member's epistemic doubt always is.
+    1 is: always more uncertain of shifted images; 0.5 is chance, which one member's epistemic uncertainty always is.
     """
     real = step_measures(world_model, batch)
     moved = {name: step_measures(world_model, shifted(batch, shift)) for name, shift in shifts.items()}

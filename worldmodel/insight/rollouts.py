@@ -68,7 +68,7 @@ def open_loop(
         action=torch.cat([real.action[:, 1:], path.action], 1),
         reward=of_steps(world_model.reward(seen.state.feature), path.reward),
         cont=torch.cat([world_model.cont(seen.state.feature[:, 1:]), path.cont], 1),
-        uncertainty=of_steps(world_model.doubt(seen.prior), path.uncertainty),
+        uncertainty=of_steps(world_model.uncertainty(seen.prior), path.uncertainty),
         image=image,
         context=context,
     )
@@ -150,7 +150,7 @@ def imagine_members(world_model: WorldModel, start: LatentState, actions: Tensor
     members = world_model.rssm.transition.members
     together = start.map(lambda x: repeat(x, "b ... -> (k b) ...", k=members))
     act = following(repeat(actions, "b ... -> (k b) ...", k=members))
-    path = imagine(world_model, act, together, actions.shape[1], propagation=EachMember(), mode=True, doubt=False)
+    path = imagine(world_model, act, together, actions.shape[1], propagation=EachMember(), mode=True, uncertainty=False)
     return path.map(lambda x: rearrange(x, "(k b) ... -> k b ...", k=members))
 
 

@@ -71,7 +71,7 @@ class Brightness(Shift):
 
 
 @dataclass(frozen=True)
-class Noise(Shift):
+class PixelNoise(Shift):
     """Gaussian noise on every pixel and channel, its deviation ``strength`` of the range.
 
     Each call draws the same numbers from ``seed``.
@@ -154,7 +154,7 @@ class Blur(Shift):
 SHIFTS: dict[str, Shift] = {
     "colour": Colour(),
     "brightness": Brightness(),
-    "noise": Noise(),
+    "noise": PixelNoise(),
     "occlusion": Occlusion(),
     "background": Background(),
     "camera": Camera(),

@@ -1,9 +1,9 @@
-"""What an ensemble is in doubt of: its next latent, from all members' parameters; and how far its rollouts part.
+"""The uncertainty of an ensemble: of its next latent, from all members' parameters, and how far its rollouts part.
 
 Legend: K members, *B any batch, P parameters, S latents (groups of a categorical, dimensions of a Gaussian), C classes,
 B rollouts, H horizon, D memory, F feature.
 
-A prior (K, *B, P) comes from ``RSSM.img_step`` or is ``Filtered.prior``. The model itself lives by
+A prior (K, *B, P) comes from ``RSSM.img_step`` or is ``Posterior.prior``. The model itself lives by
 ``Latents.uncertainty``; these look closer, or are to be compared with it. Spreads are of rollouts (K, B, ...) that
 ``imagine_members`` gives: deviations (or variances) over members without Bessel's correction. For K = 1 what is
 epistemic is zero.
@@ -39,7 +39,9 @@ def per_latent(latents: Latents, prior: Tensor) -> Uncertainty:
     Raises:
         TypeError: the family is neither categorical nor Gaussian.
     """
-    raise TypeError(f"the doubt of each latent is not known for {type(latents).__name__}: register its own function")
+    raise TypeError(
+        f"the uncertainty of each latent is not known for {type(latents).__name__}: register its own function"
+    )
 
 
 @per_latent.register

@@ -96,9 +96,13 @@ class BayesianTransition(Transition):
         self.records = records
         blocks: list[nn.Module] = []
         for i in range(layers):
-            linear = BayesianLinear(members, width if i else deter_size, width, prior_std, initial_std)
+            linear = BayesianLinear(
+                members, width if i else deter_size, width, prior_std=prior_std, initial_std=initial_std
+            )
             blocks += [linear, nn.LayerNorm(width, eps=1e-3), nn.SiLU()]
-        self.net = nn.Sequential(*blocks, BayesianLinear(members, width, param_size, prior_std, initial_std))
+        self.net = nn.Sequential(
+            *blocks, BayesianLinear(members, width, param_size, prior_std=prior_std, initial_std=initial_std)
+        )
 
     def _linears(self) -> list[BayesianLinear]:
         return [module for module in self.net if isinstance(module, BayesianLinear)]

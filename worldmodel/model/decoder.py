@@ -22,9 +22,9 @@ class Decoder(nn.Module, ABC):
     def forward(self, feature: Tensor) -> Tensor:
         """(N, F) -> whitened images (N, 3, size, size), of several cameras (N, 3, size, V * size)."""
 
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Take the statistics of ``image`` (N, 3, H, W) uint8."""
-        self.pixels.measure(image)
+        self.pixels.fit_statistics(image)
 
     def loss(self, feature: Tensor, image: Tensor) -> Tensor:
         """Half the squared error in whitened pixels, (N, F) and (N, 3, H, W) uint8 -> (N,).
@@ -121,10 +121,10 @@ class CameraPixels:
         """Whitened (N, 3, size, V * size) -> uint8 images of the same size."""
         return torch.cat([pixels.unwhiten(view) for pixels, view in self._pairs(white)], -1)
 
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Take the statistics of ``image`` (N, 3, H, V * H) uint8."""
         for pixels, view in self._pairs(image):
-            pixels.measure(view)
+            pixels.fit_statistics(view)
 
 
 class CamerasDecoder(Decoder):

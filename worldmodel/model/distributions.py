@@ -40,7 +40,7 @@ class Latents(ABC):
 
     @abstractmethod
     def uncertainty(self, members: Tensor) -> Uncertainty:
-        """Split the doubt of K members (K, *B, param_size) into aleatoric and epistemic, each (*B,)."""
+        """Split the uncertainty of K members (K, *B, param_size) into aleatoric and epistemic, each (*B,)."""
 
     @abstractmethod
     def mixture(self, members: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from worldmodel.model.transitions import Transition, select_member
 from worldmodel.types import LatentState
 
 
-class Filtered(NamedTuple):
+class Posterior(NamedTuple):
     """What filtering real sequences gives: the posterior states and every member's prior of them."""
 
     state: LatentState  # (B, T, ...)
@@ -82,9 +82,9 @@ class RSSM(nn.Module):
         self, state: LatentState, action: Tensor, embed: Tensor, is_first: Tensor, mode: bool = False
     ) -> LatentState:
         """One step of filtering: state (*B), the action (*B, A) that led to ``embed`` (*B, E), is_first (*B,)."""
-        keep = (~is_first).unsqueeze(-1).to(embed.dtype)
-        state = LatentState(*(x * keep for x in state))
-        deter = self._remember(state, self.from_action(action * keep))
+        alive = (~is_first).unsqueeze(-1).to(embed.dtype)
+        state = LatentState(*(x * alive for x in state))
+        deter = self._remember(state, self.from_action(action * alive))
         return self._perceive(deter, self.from_embed(embed), mode)
 
     def img_step(self, state: LatentState, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,14 +98,14 @@ class RSSM(nn.Module):
         params = self.transition.follow(deter, state.feature, action, member)
         return LatentState(deter, self.latents.mode(params) if mode else self.latents.sample(params), params)
 
-    def settle(self, deter: Tensor, prior: Tensor, member: Tensor | None, mode: bool = False) -> LatentState:
+    def sample_state(self, deter: Tensor, prior: Tensor, member: Tensor | None, mode: bool = False) -> LatentState:
         """The next state, drawn from the members ``member`` (*B,), or from the mixture when None."""
         params = self.latents.mixture(prior) if member is None else select_member(prior, member)
         return LatentState(deter, self.latents.mode(params) if mode else self.latents.sample(params), params)
 
     def observe(
         self, embed: Tensor, action: Tensor, is_first: Tensor, state: LatentState | None = None, mode: bool = False
-    ) -> Filtered:
+    ) -> Posterior:
         """Filter real sequences.
 
         Args:
@@ -117,17 +117,17 @@ class RSSM(nn.Module):
         """
         self.transition.draw()
         length = embed.shape[1]
-        keep = (~is_first).unsqueeze(-1).to(embed.dtype)  # (B, T, 1)
-        action = action * keep
+        alive = (~is_first).unsqueeze(-1).to(embed.dtype)  # (B, T, 1)
+        action = action * alive
         action_parts = self.from_action(action).unbind(1)
         embed_parts = self.from_embed(embed).unbind(1)
-        keeps = keep.unbind(1)
+        alive_parts = alive.unbind(1)
         state = self.initial(len(embed)) if state is None else state
         states, features = [], []
         for t in range(length):
-            state = LatentState(state.deter * keeps[t], state.stoch * keeps[t], state.params)
+            state = LatentState(state.deter * alive_parts[t], state.stoch * alive_parts[t], state.params)
             features.append(state.feature)
             state = self._perceive(self._remember(state, action_parts[t]), embed_parts[t], mode)
             states.append(state)
         stacked = LatentState(*(torch.stack(x, 1) for x in zip(*states, strict=True)))  # (B, T, ...)
-        return Filtered(stacked, self.transition(stacked.deter, torch.stack(features, 1), action))
+        return Posterior(stacked, self.transition(stacked.deter, torch.stack(features, 1), action))

@@ -73,7 +73,7 @@ class Transition(nn.Module, ABC):
 
 
 class SharedTrunk(Transition):
-    """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but doubts share features."""
+    """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but their errors are alike."""
 
     def __init__(
         self, deter_size: int, feature_size: int, action_size: int, param_size: int, members: int = 5, width: int = 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from encoders.base import Encoder
 from worldmodel.model.decoder import Decoder
 from worldmodel.model.distributions import Latents, TwoHot
 from worldmodel.model.layers import MLP
-from worldmodel.model.rssm import RSSM, Filtered
+from worldmodel.model.rssm import RSSM, Posterior
 from worldmodel.model.transitions import Transition
 from worldmodel.types import LatentState, Observation, SequenceBatch
 
@@ -56,7 +55,7 @@ class ContinueHead(nn.Module):
 class WorldModel(nn.Module):
     """A latent POMDP learned from pixels.
 
-    ``typical_doubt`` is the running mean of the epistemic uncertainty on the training data.
+    ``typical_uncertainty`` is the running mean of the epistemic uncertainty on the training data.
 
     Args:
         action_size: size A of an action.
@@ -69,12 +68,12 @@ class WorldModel(nn.Module):
         head_layers: hidden layers of the reward and continue heads.
         bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
         free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
-        decoded: share of the frames that is reconstructed, a random subset each time (unbiased).
+        decode_fraction: share of the frames that is reconstructed, a random subset each time (unbiased).
         deterministic: the posterior is g(o), a function of the image alone that is not drawn.
         bootstrap: members see resampled data: an episode's weight for a member is Poisson(1), fixed by its number.
     """
 
-    typical_doubt: Tensor
+    typical_uncertainty: Tensor
 
     def __init__(
         self,
@@ -89,22 +88,30 @@ class WorldModel(nn.Module):
         bins: int = 63,
         limit: float = 6.0,
         free_nats: float = 1.0,
-        decoded: float = 1.0,
+        decode_fraction: float = 1.0,
         bootstrap: bool = False,
         deterministic: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 < decoded <= 1:
-            raise ValueError(f"decoded is a share in (0, 1], got {decoded}")
+        if not 0 < decode_fraction <= 1:
+            raise ValueError(f"decode_fraction is a share in (0, 1], got {decode_fraction}")
         feature_size = deter + latents.size
         self.encoder = encoder
         ensemble = transition(deter, feature_size, action_size, latents.param_size)
-        self.rssm = RSSM(encoder.embed_dim, action_size, latents, ensemble, deter, width, deterministic)
+        self.rssm = RSSM(
+            encoder.embed_dim,
+            action_size,
+            latents,
+            transition=ensemble,
+            deter=deter,
+            width=width,
+            deterministic=deterministic,
+        )
         self.decoder = decoder(feature_size)
-        self.reward = RewardHead(feature_size, width, head_layers, bins, limit)
+        self.reward = RewardHead(feature_size, width, head_layers, bins=bins, limit=limit)
         self.cont = ContinueHead(feature_size, width, head_layers)
-        self.free_nats, self.decoded, self.bootstrap = free_nats, decoded, bootstrap
-        self.register_buffer("typical_doubt", torch.zeros(()))
+        self.free_nats, self.decode_fraction, self.bootstrap = free_nats, decode_fraction, bootstrap
+        self.register_buffer("typical_uncertainty", torch.zeros(()))
 
     @property
     def feature_size(self) -> int:
@@ -126,25 +133,27 @@ class WorldModel(nn.Module):
             embed = self.encoder(image.flatten(0, -4))
         return embed.unflatten(0, image.shape[:-3])
 
-    def observe(self, batch: SequenceBatch, state: LatentState | None = None, mode: bool = False) -> Filtered:
+    def observe(self, batch: SequenceBatch, state: LatentState | None = None, mode: bool = False) -> Posterior:
         """Filter real sequences: posterior states (B, T, ...) and all members' priors (K, B, T, P)."""
-        return self.rssm.observe(self.embed(batch.image, batch.features), batch.action, batch.is_first, state, mode)
+        return self.rssm.observe(
+            self.embed(batch.image, batch.features), batch.action, batch.is_first, state=state, mode=mode
+        )
 
     def filter(self, observation: Observation, action: Tensor, state: LatentState, mode: bool = False) -> LatentState:
         """Take in one more observation (N, ...) after ``action`` (N, A)."""
         embed = self.embed(observation.image, observation.features)
-        return self.rssm.obs_step(state, action, embed, observation.is_first, mode)
+        return self.rssm.obs_step(state, action, embed, observation.is_first, mode=mode)
 
-    def measure(self, image: Tensor) -> None:
+    def fit_statistics(self, image: Tensor) -> None:
         """Take pixel statistics of (N, 3, H, W) uint8 images, for encoder and decoder alike."""
-        self.encoder.measure(image)
-        self.decoder.measure(image)
+        self.encoder.fit_statistics(image)
+        self.decoder.fit_statistics(image)
 
     def loss(self, batch: SequenceBatch) -> tuple[Losses, LatentState, Metrics]:
         """All losses, each (B, T), the posterior states that were filtered on the way (B, T, ...), and metrics."""
-        filtered = self.observe(batch)
-        feature = filtered.state.feature  # (B, T, F)
-        dynamics, representation, kl = self._kl(filtered, batch.episode)
+        posterior = self.observe(batch)
+        feature = posterior.state.feature  # (B, T, F)
+        dynamics, representation, kl = self._kl(posterior, batch.episode)
         losses = {
             "reconstruction": self._reconstruction(feature, batch.image),
             "reward": self.reward.loss(feature, batch.reward),
@@ -155,35 +164,35 @@ class WorldModel(nn.Module):
         complexity = self.rssm.transition.complexity()
         losses["complexity"] = torch.zeros_like(dynamics) if complexity is None else complexity.expand_as(dynamics)
         with torch.no_grad():
-            doubt = self.latents.uncertainty(filtered.prior.detach())
-            self._note(doubt.epistemic.float().mean())
-            metrics = {"kl": kl.mean(), "epistemic": doubt.epistemic.mean(), "aleatoric": doubt.aleatoric.mean()}
-            metrics["posterior_entropy"] = self.latents.entropy(filtered.state.params.detach()).mean()
-        return losses, filtered.state, metrics
+            uncertainty = self.latents.uncertainty(posterior.prior.detach())
+            self._note(uncertainty.epistemic.float().mean())
+            metrics = {
+                "kl": kl.mean(),
+                "epistemic": uncertainty.epistemic.mean(),
+                "aleatoric": uncertainty.aleatoric.mean(),
+            }
+            metrics["posterior_entropy"] = self.latents.entropy(posterior.state.params.detach()).mean()
+        return losses, posterior.state, metrics
 
-    def doubt(self, prior: Tensor) -> Tensor:
+    def uncertainty(self, prior: Tensor) -> Tensor:
         """Epistemic uncertainty (*B,) of members' priors (K, *B, P), in multiples of its mean on the training data."""
-        usual = self.typical_doubt
+        usual = self.typical_uncertainty
         return self.latents.uncertainty(prior).epistemic / torch.where(usual > 0, usual, 1.0)
 
     def _note(self, epistemic: Tensor) -> None:
         if not self.training:
             return
-        started = self.typical_doubt > 0
-        moved = torch.where(started, self.typical_doubt.lerp(epistemic, 0.01), epistemic)
-        self.typical_doubt.copy_(torch.where(moved.isfinite(), moved, self.typical_doubt))
+        started = self.typical_uncertainty > 0
+        moved = torch.where(started, self.typical_uncertainty.lerp(epistemic, 0.01), epistemic)
+        self.typical_uncertainty.copy_(torch.where(moved.isfinite(), moved, self.typical_uncertainty))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}typical_doubt", self.typical_doubt)  # checkpoints from before it was kept
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    def _kl(self, filtered: Filtered, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _kl(self, posterior: Posterior, episode: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """KL balance (DreamerV2): each member is pulled to the posterior, the posterior a little to the members."""
-        posterior, prior = filtered.state.params, filtered.prior  # (B, T, P), (K, B, T, P)
-        each = self.latents.kl(posterior.detach(), prior)  # (K, B, T)
+        params, prior = posterior.state.params, posterior.prior  # (B, T, P), (K, B, T, P)
+        each = self.latents.kl(params.detach(), prior)  # (K, B, T)
         weight = self.member_weights(episode, len(prior)) if self.bootstrap else 1.0
         dynamics = (weight * each.clamp_min(self.free_nats)).mean(0)
-        back = self.latents.kl(posterior, prior.detach()).mean(0)
+        back = self.latents.kl(params, prior.detach()).mean(0)
         return dynamics, back.clamp_min(self.free_nats), each.detach()
 
     @staticmethod
@@ -201,9 +210,9 @@ class WorldModel(nn.Module):
         batch, length = feature.shape[:2]
         total = batch * length
         feature, image = feature.flatten(0, 1), image.flatten(0, 1)
-        if self.decoded == 1:
+        if self.decode_fraction == 1:
             return self.decoder.loss(feature, image).view(batch, length)
-        count = max(1, round(total * self.decoded))
+        count = max(1, round(total * self.decode_fraction))
         chosen = torch.randperm(total, device=feature.device)[:count]
         error = self.decoder.loss(feature[chosen], image[chosen])
         # frames left out count zero, the others more: the mean over (B, T) stays unbiased

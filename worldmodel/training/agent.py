@@ -134,7 +134,7 @@ class Agent(nn.Module):
         if norms is None:
             return {}
         if self.actor_critic is not None:
-            self.actor_critic.critic.follow()
+            self.actor_critic.critic.update_target()
         return metrics | {f"gradient/{name}": norm for name, norm in norms.items()}
 
     def forward(self, batch: SequenceBatch) -> tuple[Tensor, Metrics]:

@@ -15,7 +15,7 @@ from worldmodel.training.parser import Parser
 
 # functions of the modules of the same names in worldmodel/commands, loaded when they are called for
 COMMANDS = {
-    "report": "Show what a run has learned and how far to trust its doubts: an HTML file, calibration.json beside it.",
+    "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and calibration.json.",
     "imagine": "Film what a run's model dreams, beside what happens.",
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
     "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
@@ -24,7 +24,7 @@ TRAINING = ("fit", "validate")
 _HELP = """worldmodel COMMAND, each with a --help of its own:
 worldmodel fit --config configs/base.yaml --run RUN trains, and goes on with what RUN holds;
 worldmodel validate --run RUN evaluates its weights;
-worldmodel report --run RUN tells how far a run's doubts can be trusted;
+worldmodel report --run RUN tells how well a run's uncertainty is calibrated;
 worldmodel imagine --run RUN --out dream.mp4 films its dreams;
 worldmodel play --run RUN lets you drive them;
 worldmodel export --run RUN --out FOLDER keeps what is needed for these three"""

@@ -30,7 +30,7 @@ class Optimizer:
         warmup: updates over which the learning rates rise from zero.
         decay: share of the learning rates that is left after ``schedule.rounds`` as they were when the run began; they
             fall linearly, and stay there if the run goes on for longer. Without rounds they do not fall.
-        patience: steps in a row that may be skipped before training stops.
+        max_skipped: steps in a row that may be skipped before training stops.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Optimizer:
         clip: tuple[float, float, float] = (100.0, 1.0, 10.0),
         warmup: int = 100,
         decay: float = 1.0,
-        patience: int = 5,
+        max_skipped: int = 5,
     ) -> None:
         names = ("world_model", "actor", "critic", "pretrained")
         rates = (learning_rate, actor_learning_rate, critic_learning_rate, pretrained_learning_rate)
         self.rates, self.clip = dict(zip(names, rates, strict=True)), dict(zip(names, (*clip, clip[0]), strict=True))
-        self.adam_epsilon, self.warmup, self.decay, self.patience = adam_epsilon, warmup, decay, patience
+        self.adam_epsilon, self.warmup, self.decay, self.max_skipped = adam_epsilon, warmup, decay, max_skipped
         self.decay_over = 0  # updates; never if 0
         self.updates = self.skipped = self.skipped_in_a_row = 0
 
@@ -111,8 +111,8 @@ class Optimizer:
             self.skipped_in_a_row = 0
         elif self.scaler is None or self.scaler.get_scale() < 1:  # above, fp16 is still finding its scale
             self.skipped_in_a_row += 1
-        if self.skipped_in_a_row >= self.patience:
+        if self.skipped_in_a_row >= self.max_skipped:
             raise UserError(
-                f"the loss was not finite {self.patience} times in a row after {self.updates} updates: "
+                f"the loss was not finite {self.max_skipped} times in a row after {self.updates} updates: "
                 "the last checkpoint is kept; lower the learning rates and resume"
             )

@@ -82,7 +82,7 @@ class World:
         image = batch.image.flatten(0, 1).to(self.fabric.device)  # (N, 3, H, W)
         if self.fabric.world_size > 1:
             image = self.fabric.all_gather(image).flatten(0, 1)  # type: ignore[union-attr]
-        self.agent.world_model.measure(image)
+        self.agent.world_model.fit_statistics(image)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but what is on the disk already; every rank has to ask."""

@@ -20,7 +20,7 @@ from worldmodel.control.planners import (
     Step,
 )
 from worldmodel.control.planners.base import bound, given, ranked
-from worldmodel.control.trust import Fade, Truncate, Trust
+from worldmodel.control.truncation import AtLimit, Gradual, Truncation
 from worldmodel.types import ActionSpec, Plan, Trajectory
 
 SAMPLING = [RandomShooting, CEM, MPPI]
@@ -48,7 +48,7 @@ class Counting(Reach):
 
 
 def test_returns_by_hand() -> None:
-    class Halves(Trust):
+    class Halves(Truncation):
         def __call__(self, uncertainty: Tensor) -> Tensor:
             return torch.where(uncertainty > 1, 0.5, 1.0)
 
@@ -58,12 +58,12 @@ def test_returns_by_hand() -> None:
 
     state = torch.zeros(1, 4, 2)
     state[0, -1, 0] = 100
-    reward, doubt = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[1.0, 2.0, 0.5]])
+    reward, uncertainty = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[1.0, 2.0, 0.5]])
     cont = torch.tensor([[1.0, 0.8, 0.9]])
-    planner = CEM(3, discount=0.9, uncertainty_weight=-0.5, trust=Halves())
+    planner = CEM(3, discount=0.9, uncertainty_weight=-0.5, truncation=Halves())
     alive = [1, 0.9, 0.9 * 0.9 * 0.8 * 0.5, 0.9**3 * 0.8 * 0.5 * 0.9]
     expected = (1 - 0.5) + alive[1] * (2 - 1) + alive[2] * (4 - 0.25) + alive[3] * 100
-    path = Trajectory(state, torch.zeros(1, 3, 1), reward, cont, doubt)
+    path = Trajectory(state, torch.zeros(1, 3, 1), reward, cont, uncertainty)
     assert planner.returns(Worth(), path).item() == pytest.approx(expected)
 
 
@@ -78,19 +78,19 @@ def test_a_rollout_is_its_steps() -> None:
     path = dynamics.rollout(state, actions)
     assert path.state.shape == (3, 5, 2) and torch.equal(path.state[:, 0], state)
     for t in range(4):
-        after, reward, cont, doubt = dynamics.step(path.state[:, t], actions[:, t])
+        after, reward, cont, uncertainty = dynamics.step(path.state[:, t], actions[:, t])
         assert torch.equal(path.state[:, t + 1], after) and torch.equal(path.reward[:, t], reward)
-        assert torch.equal(path.cont[:, t], cont) and torch.equal(path.uncertainty[:, t], doubt)
+        assert torch.equal(path.cont[:, t], cont) and torch.equal(path.uncertainty[:, t], uncertainty)
 
 
 def test_scores_belong_to_their_problem_and_sequence() -> None:
     dynamics, planner = Cliff(), CEM(4)
     state, sequences = torch.randn(3, 2), torch.randn(3, 5, 4, 2)
-    returns, doubt = planner.score(dynamics, state, dynamics.spec, sequences)
-    assert returns.shape == doubt.shape == (3, 5)
+    returns, uncertainty = planner.score(dynamics, state, dynamics.spec, sequences)
+    assert returns.shape == uncertainty.shape == (3, 5)
     path = dynamics.rollout(state[1:2], sequences[1, 2:3].clamp(-1, 1))
     assert returns[1, 2].item() == pytest.approx(planner.returns(dynamics, path).item(), abs=1e-5)
-    assert doubt[1, 2].item() == pytest.approx(path.uncertainty.mean().item(), abs=1e-5)
+    assert uncertainty[1, 2].item() == pytest.approx(path.uncertainty.mean().item(), abs=1e-5)
 
 
 def test_what_is_no_number_scores_lowest() -> None:
@@ -141,9 +141,9 @@ def test_shape_type_and_meaning_of_a_plan(kind: Kind, problems: int, horizon: in
     for x, shape in zip(plan, shapes, strict=True):
         assert x.shape == (problems, *shape) and x.dtype == dtype and x.isfinite().all() and not x.requires_grad
     assert plan.mean.abs().max() <= 1 and torch.equal(plan.action, plan.mean[:, 0])
-    returns, doubt = planner.score(dynamics, state, dynamics.spec, plan.mean.unsqueeze(1))
+    returns, uncertainty = planner.score(dynamics, state, dynamics.spec, plan.mean.unsqueeze(1))
     torch.testing.assert_close(plan.value, returns[:, 0])
-    torch.testing.assert_close(plan.uncertainty, doubt[:, 0])
+    torch.testing.assert_close(plan.uncertainty, uncertainty[:, 0])
     torch.testing.assert_close(plan.elite_values, planner.score(dynamics, state, dynamics.spec, plan.elites)[0])
     assert (plan.elite_values.diff(dim=1) <= 0).all() and (plan.value >= plan.elite_values[:, 0] - 1e-4).all()
 
@@ -200,26 +200,26 @@ def test_the_value_beyond_the_horizon_is_used(kind: Kind) -> None:
 START = torch.tensor([[0.05, 0.0], [0.1, 0.2]])
 
 
-def where(kind: Kind, bait: float, weight: float, trust: Trust | None) -> Tensor:
+def where(kind: Kind, bait: float, weight: float, truncation: Truncation | None) -> Tensor:
     """Where on the Cliff a plan ends, x (2,)."""
     torch.manual_seed(0)
     dynamics = Cliff(bait)
-    plan: Plan = kind(6, uncertainty_weight=weight, trust=trust).plan(dynamics, START, dynamics.spec)
+    plan: Plan = kind(6, uncertainty_weight=weight, truncation=truncation).plan(dynamics, START, dynamics.spec)
     return dynamics.rollout(START, plan.mean).state[:, -1, 0]
 
 
 @every
 def test_uncertainty_is_shunned_or_sought(kind: Kind) -> None:
-    assert (where(kind, bait=2.0, weight=0.0, trust=None) > 0.3).all()
-    assert (where(kind, bait=2.0, weight=-1.0, trust=None) < 0).all()
-    assert (where(kind, bait=0.0, weight=0.0, trust=None) < 0).all()
-    assert (where(kind, bait=0.0, weight=1.0, trust=None) > 0.3).all()
+    assert (where(kind, bait=2.0, weight=0.0, truncation=None) > 0.3).all()
+    assert (where(kind, bait=2.0, weight=-1.0, truncation=None) < 0).all()
+    assert (where(kind, bait=0.0, weight=0.0, truncation=None) < 0).all()
+    assert (where(kind, bait=0.0, weight=1.0, truncation=None) > 0.3).all()
 
 
-@pytest.mark.parametrize("trust", [Truncate(1.0), Fade(1.2)])
+@pytest.mark.parametrize("truncation", [AtLimit(1.0), Gradual(1.2)])
 @pytest.mark.parametrize("kind", SAMPLING)
-def test_what_is_not_trusted_does_not_lure(kind: Kind, trust: Trust) -> None:
-    assert (where(kind, bait=2.0, weight=0.0, trust=trust) < 0.2).all()
+def test_what_is_not_trusted_does_not_lure(kind: Kind, truncation: Truncation) -> None:
+    assert (where(kind, bait=2.0, weight=0.0, truncation=truncation) < 0.2).all()
 
 
 @every

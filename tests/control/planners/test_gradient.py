@@ -82,7 +82,7 @@ def test_a_broken_slope_leaves_its_action_and_no_other() -> None:
     assert (plan.mean[..., 0] == 0.5).all() and plan.mean[..., 1].abs().max() < 0.1
 
 
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"candidates": 0}, {"keep": 0}, {"rate": 0.0}])
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"candidates": 0}, {"elites": 0}, {"rate": 0.0}])
 def test_numbers_have_ranges(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(arguments))}.* must be"):
         GradientPlanner(3, **arguments)

@@ -15,7 +15,7 @@ from tests.control.planners.problems import Cliff, DoubleIntegrator, certain
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.planners.base import Dynamics, Planner, Step
 from worldmodel.control.planners.ilqr import ILQR
-from worldmodel.control.trust import Fade
+from worldmodel.control.truncation import Gradual
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
 from worldmodel.types import ActionSpec
 
@@ -67,9 +67,9 @@ class Foggy(Dynamics):
 
     def step(self, state: Tensor, action: Tensor) -> Step:
         after = (torch.cat([state, action], -1) @ self.weight).tanh()
-        doubt = (after[:, 1] + action[:, 0]) ** 2
+        uncertainty = (after[:, 1] + action[:, 0]) ** 2
         reward = after[:, 0] - (after[:, 2] - 0.3) ** 2 - (action**2).sum(-1)
-        return Step(after, reward, torch.sigmoid(2 + after[:, 3]), 1 + doubt)
+        return Step(after, reward, torch.sigmoid(2 + after[:, 3]), 1 + uncertainty)
 
     def value(self, state: Tensor) -> Tensor:
         return 2 + state[:, 0] * state[:, 1]
@@ -159,7 +159,7 @@ def test_damping_finds_its_measure(regularisation: float, line_search: int) -> N
 
 @pytest.mark.parametrize("size", [5, 40])
 def test_trust_continuation_and_uncertainty_are_differentiated(size: int) -> None:
-    planner, dynamics = ILQR(6, 0.9, -0.3, Fade(2.0), iterations=60, tolerance=1e-13), Foggy(size)
+    planner, dynamics = ILQR(6, 0.9, -0.3, Gradual(2.0), iterations=60, tolerance=1e-13), Foggy(size)
     state = torch.randn(2, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     plan = planner.plan(dynamics, state, TWO)
     leaf = plan.mean.clone().requires_grad_()
@@ -268,7 +268,7 @@ def test_low_precision_outside_changes_nothing() -> None:
 def test_plans_in_a_world_model(latents: Latents) -> None:
     model = tiny.world_model(latents)
     nn.init.normal_(model.reward.net[-1].weight, std=0.3)
-    planner, dynamics = ILQR(6, uncertainty_weight=-0.1, trust=Fade()), LatentDynamics(model)
+    planner, dynamics = ILQR(6, uncertainty_weight=-0.1, truncation=Gradual()), LatentDynamics(model)
     state = model.rssm.initial(3).feature + 0.1 * torch.randn(3, model.feature_size)
     plan = planner.plan(dynamics, state, TWO)
     still, _ = planner.score(dynamics, state, TWO, torch.zeros(3, 1, 6, 2))

@@ -117,10 +117,10 @@ def test_shooting_keeps_the_best_and_draws_evenly() -> None:
 
     torch.manual_seed(0)
     dynamics, state = Seen(), torch.zeros(1, 2)
-    plan = RandomShooting(1, candidates=4000, keep=3).plan(dynamics, state, dynamics.spec)
+    plan = RandomShooting(1, candidates=4000, elites=3).plan(dynamics, state, dynamics.spec)
     assert dynamics.actions.mean(0).abs().max() < 0.05 and dynamics.actions.std(0).sub(3**-0.5).abs().max() < 0.02
     assert plan.elites.shape == (1, 3, 1, 2) and torch.equal(plan.elites[:, 0], plan.mean)
-    assert RandomShooting(1, candidates=2, keep=9).plan(dynamics, state, dynamics.spec).elites.shape[1] == 2
+    assert RandomShooting(1, candidates=2, elites=9).plan(dynamics, state, dynamics.spec).elites.shape[1] == 2
     spec = Seen.spec._replace(discrete=True)
     RandomShooting(1, candidates=4000).plan(dynamics, state, spec)
     assert dynamics.actions.mean(0).sub(0.5).abs().max() < 0.05 and set(dynamics.actions.flatten().tolist()) == {0, 1}
@@ -147,9 +147,9 @@ def test_kept_elites_are_tried_again() -> None:
             self.batches.append(len(state))
             return super().step(state, action)
 
-    for kept, again in ((0.0, 1), (0.3, 3), (1.0, 8)):
+    for survival, again in ((0.0, 1), (0.3, 3), (1.0, 8)):
         dynamics = Watched()
-        CEM(1, candidates=20, iterations=3, kept=kept).plan(dynamics, torch.zeros(1, 2), dynamics.spec)
+        CEM(1, candidates=20, iterations=3, survival=survival).plan(dynamics, torch.zeros(1, 2), dynamics.spec)
         assert dynamics.batches == [21, 20 + again, 20 + again, 2]  # with the first mean, and the two to choose from
 
 
@@ -204,8 +204,8 @@ def test_noise_falls_off_as_its_spectrum_says() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        (RandomShooting, {"candidates": 0}, "candidates and keep of at least 1, got 0"),
-        (RandomShooting, {"keep": 0}, "candidates and keep of at least 1"),
+        (RandomShooting, {"candidates": 0}, "candidates and elites of at least 1, got 0"),
+        (RandomShooting, {"elites": 0}, "candidates and elites of at least 1"),
         (CEM, {"candidates": 0, "elites": 0}, "elites must be at least 1"),
         (CEM, {"elites": 0}, "elites must be at least 1"),
         (CEM, {"candidates": 7, "elites": 8}, "at most the 7 candidates, got 8"),
@@ -213,11 +213,11 @@ def test_noise_falls_off_as_its_spectrum_says() -> None:
         (CEM, {"std": 0.0}, "std must be above 0"),
         (CEM, {"min_std": -0.1}, "min_std at least 0"),
         (CEM, {"momentum": 1.0}, "momentum must be in"),
-        (CEM, {"kept": 1.5}, "kept is a share"),
+        (CEM, {"survival": 1.5}, "survival is a share"),
         (CEM, {"beta": -1.0}, "beta, the exponent of the noise, must be at least 0"),
         (MPPI, {"candidates": 0}, "candidates, .* must be at least 1"),
         (MPPI, {"iterations": 0}, "iterations .* must be at least 1"),
-        (MPPI, {"keep": 0}, "number of elites must be at least 1"),
+        (MPPI, {"elites": 0}, "number of elites must be at least 1"),
         (MPPI, {"std": -1.0}, "std must be above 0"),
         (MPPI, {"temperature": 0.0}, "temperature must be above 0"),
         (MPPI, {"beta": -1.0}, "beta, the exponent"),

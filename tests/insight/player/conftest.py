@@ -21,7 +21,7 @@ from worldmodel.control.planners.cem import CEM
 from worldmodel.control.propagation import Mixture
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.player.reality import Reality
+from worldmodel.insight.player.replayable import ReplayableEnv
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
 from worldmodel.model.transitions import SharedTrunk, Transition
@@ -41,13 +41,13 @@ def parted(size: int = 2, members: int = tiny.MEMBERS) -> WorldModel:
     torch.nn.init.normal_(transition.heads.weight)
     torch.nn.init.normal_(model.decoder.net[0].weight)
     torch.nn.init.normal_(model.reward.net[-1].weight, std=0.1)
-    model.typical_doubt.fill_(0.2)
-    model.measure(torch.randint(256, (8, 3, tiny.SIZE, tiny.SIZE), dtype=torch.uint8))
+    model.typical_uncertainty.fill_(0.2)
+    model.fit_statistics(torch.randint(256, (8, 3, tiny.SIZE, tiny.SIZE), dtype=torch.uint8))
     return model.eval()
 
 
-def reality(task: str = POINT) -> Reality:
-    return Reality(InProcess(task, 1, seed=3, size=tiny.SIZE))
+def reality(task: str = POINT) -> ReplayableEnv:
+    return ReplayableEnv(InProcess(task, 1, seed=3, size=tiny.SIZE))
 
 
 def make_session(

@@ -11,7 +11,7 @@ from worldmodel.control.imagine import imagine
 from worldmodel.experience.collector import RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import InProcess
-from worldmodel.insight.player.reality import Reality, from_replay
+from worldmodel.insight.player.replayable import ReplayableEnv, from_replay
 from worldmodel.insight.player.session import Frame, PlayerSession
 from worldmodel.insight.uncertainty import pixel_disagreement
 from worldmodel.model.bayesian import DropoutTransition
@@ -40,10 +40,10 @@ def test_the_dream_is_what_imagination_gives_for_the_same_actions() -> None:
     for t, frame in enumerate(frames):
         assert frame.step == t and np.array_equal(frame.image, pictures[t].numpy())
     torch.testing.assert_close(torch.tensor([f.reward for f in frames[1:]]), path.reward[0])
-    torch.testing.assert_close(torch.tensor([f.doubt for f in frames[1:]]), path.uncertainty[0])
+    torch.testing.assert_close(torch.tensor([f.uncertainty for f in frames[1:]]), path.uncertainty[0])
     torch.testing.assert_close(torch.tensor([f.cont for f in frames[1:]]), path.cont[0])
     assert np.array_equal([f.action for f in frames[1:]], wanted.numpy())
-    torch.testing.assert_close(torch.tensor(frames[0].doubt), model.doubt(seen.prior)[0, -1])
+    torch.testing.assert_close(torch.tensor(frames[0].uncertainty), model.uncertainty(seen.prior)[0, -1])
 
     deter, prior = model.rssm.img_step(LatentState(*(x[:, 2] for x in path.state)), wanted[2:])
     spread = frames[3].spread
@@ -168,7 +168,7 @@ def test_drawn_members_last_for_a_dream() -> None:
     assert torch.equal(transition.drawn()["masks"], before)
     with torch.no_grad():
         _, prior = session._world_model.rssm.img_step(state, torch.from_numpy(frame.action)[None])
-        assert frame.doubt == float(session._world_model.doubt(prior)[0])
+        assert frame.uncertainty == float(session._world_model.uncertainty(prior)[0])
     session.reset(0, 4)
     assert not torch.equal(transition.drawn()["masks"], before)
 
@@ -210,6 +210,6 @@ def test_mistakes() -> None:
     with pytest.raises(ValueError, match="no controller can be called 'me'"):
         PlayerSession(model, spec, episodes, {"me": session.controllers["actor"]})
     with pytest.raises(ValueError, match="reality is one environment, got 2"):
-        Reality(InProcess("worldmodel.experience.toy:PointReach", 2, size=tiny.SIZE))
+        ReplayableEnv(InProcess("worldmodel.experience.toy:PointReach", 2, size=tiny.SIZE))
     with pytest.raises(ValueError, match="cannot be played again"):
         reality().begin(episodes[0]._replace(number=None), 3)

@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.control.trust import Always, Trust
+from worldmodel.control.truncation import NoTruncation, Truncation
 from worldmodel.types import ActionSpec, Plan, Trajectory
 
 
@@ -42,8 +42,10 @@ class Dynamics(ABC):
         for action in actions.unbind(1):
             steps.append(self.step(states[-1], action))
             states.append(steps[-1].state)
-        reward, cont, doubt = (torch.stack([s[i] for s in steps], 1) for i in (1, 2, 3))
-        return Trajectory(state=torch.stack(states, 1), action=actions, reward=reward, cont=cont, uncertainty=doubt)
+        reward, cont, uncertainty = (torch.stack([s[i] for s in steps], 1) for i in (1, 2, 3))
+        return Trajectory(
+            state=torch.stack(states, 1), action=actions, reward=reward, cont=cont, uncertainty=uncertainty
+        )
 
     def value(self, state: Tensor) -> Tensor:
         """What states (M, X) are worth beyond the horizon, (M,); zero unless there is a critic."""
@@ -60,21 +62,25 @@ class Planner(ABC):
         horizon: steps H that are looked ahead.
         discount: per step.
         uncertainty_weight: added to the reward per unit of uncertainty; below 0 cautious, above 0 curious.
-        trust: how far along a rollout the dynamics are believed.
+        truncation: how far along a rollout the dynamics are believed.
 
     Raises:
         ValueError: the horizon is below 1, or the discount outside (0, 1].
     """
 
     def __init__(
-        self, horizon: int = 10, discount: float = 0.99, uncertainty_weight: float = 0.0, trust: Trust | None = None
+        self,
+        horizon: int = 10,
+        discount: float = 0.99,
+        uncertainty_weight: float = 0.0,
+        truncation: Truncation | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"a planner's horizon must be at least 1, got {horizon}")
         if not 0 < discount <= 1:
             raise ValueError(f"a planner's discount must be in (0, 1], got {discount}")
         self.horizon, self.discount, self.uncertainty_weight = horizon, discount, uncertainty_weight
-        self.trust = trust or Always()
+        self.truncation = truncation or NoTruncation()
 
     @abstractmethod
     def plan(
@@ -107,8 +113,8 @@ class Planner(ABC):
         sum_t alive_t (r_t + w u_t) + alive_H v(s_H), where alive_0 = 1, alive_{t+1} = alive_t discount cont_t trust_t.
         """
         reward = rollout.reward + self.uncertainty_weight * rollout.uncertainty
-        keep = self.discount * rollout.cont * self.trust(rollout.uncertainty)  # (M, H)
-        alive = torch.cat([torch.ones_like(keep[:, :1]), keep.cumprod(1)], 1)  # (M, H + 1)
+        discount = self.discount * rollout.cont * self.truncation(rollout.uncertainty)  # (M, H)
+        alive = torch.cat([torch.ones_like(discount[:, :1]), discount.cumprod(1)], 1)  # (M, H + 1)
         return (alive[:, :-1] * reward).sum(1) + alive[:, -1] * dynamics.value(rollout.state[:, -1])
 
     def score(self, dynamics: Dynamics, state: Tensor, spec: ActionSpec, sequences: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,18 +131,24 @@ class Planner(ABC):
         return rearrange(returns, split, n=count), rearrange(rollout.uncertainty.mean(1), split, n=count)
 
     @staticmethod
-    def settle(
-        spec: ActionSpec, options: Tensor, returns: Tensor, doubt: Tensor, std: Tensor, elites: Tensor, values: Tensor
+    def select_best(
+        spec: ActionSpec,
+        options: Tensor,
+        returns: Tensor,
+        uncertainty: Tensor,
+        std: Tensor,
+        elites: Tensor,
+        values: Tensor,
     ) -> Plan:
         """The best of the options (B, N, H, A) by their returns (B, N) as a plan; the first of equal ones.
 
         Args:
             spec: what an action is.
-            options, returns, doubt: what may be chosen, and its score.
+            options, returns, uncertainty: what may be chosen, and its score.
             std, elites, values: the plan's (B, H, A), (B, E, H, A) and (B, E).
         """
         best = returns.argmax(1, keepdim=True)  # (B, 1)
-        value, doubt = returns.gather(1, best)[:, 0], doubt.gather(1, best)[:, 0]
+        value, uncertainty = returns.gather(1, best)[:, 0], uncertainty.gather(1, best)[:, 0]
         mean = options.take_along_dim(best[..., None, None], 1)[:, 0]  # (B, H, A)
         mean = torch.where(value[:, None, None] > -torch.inf, mean, 0)
         return Plan(
@@ -144,7 +156,7 @@ class Planner(ABC):
             mean=mean,
             std=std,
             value=value,
-            uncertainty=doubt,
+            uncertainty=uncertainty,
             elites=elites,
             elite_values=values,
         )

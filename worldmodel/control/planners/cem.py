@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given, ranked
 from worldmodel.control.planners.noise import Noise
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 from worldmodel.types import ActionSpec, Plan
 
 
@@ -23,15 +23,15 @@ class NormalSearch(Planner):
     plan is the better of the last mean and the best sequence, scored once more.
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         candidates: sequences N that are drawn for each problem in each iteration.
         iterations: how often.
         std: deviation that the search begins with.
         min_std: deviation that it never falls below.
         momentum: share of the old mean and deviation that a fit leaves.
         beta: exponent of the noise over time, see Noise.
-        kept: sequences that go into the next iteration.
-        keep: elites E that the plan holds.
+        survivors: sequences that go into the next iteration.
+        elites: sequences E that the plan holds.
 
     Raises:
         ValueError: a number is outside its range.
@@ -42,26 +42,26 @@ class NormalSearch(Planner):
         horizon: int,
         discount: float,
         uncertainty_weight: float,
-        trust: Trust | None,
+        truncation: Truncation | None,
         candidates: int,
         iterations: int,
         std: float,
         min_std: float,
         momentum: float,
         beta: float,
-        kept: int,
-        keep: int,
+        survivors: int,
+        elites: int,
     ) -> None:
-        super().__init__(horizon, discount, uncertainty_weight, trust)
-        if candidates < 1 or iterations < 1 or keep < 1:
-            got = f"{candidates}, {iterations} and {keep}"
+        super().__init__(horizon, discount, uncertainty_weight, truncation)
+        if candidates < 1 or iterations < 1 or elites < 1:
+            got = f"{candidates}, {iterations} and {elites}"
             raise ValueError(f"candidates, iterations and the number of elites must be at least 1, got {got}")
         if std <= 0 or min_std < 0:
             raise ValueError(f"std must be above 0 and min_std at least 0, got {std} and {min_std}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         self.candidates, self.iterations, self.momentum = candidates, iterations, momentum
-        self.std, self.min_std, self.kept, self.keep = std, min_std, kept, keep
+        self.std, self.min_std, self.survivors, self.elites = std, min_std, survivors, elites
         self.noise = Noise(horizon, beta)
 
     @abstractmethod
@@ -87,10 +87,11 @@ class NormalSearch(Planner):
             returns, _ = self.score(dynamics, state, spec, sequences)
             sequences, returns = ranked(sequences, returns, returns.shape[1])
             mean, std = self._fit(mean, std, sequences, returns)
-            extra = [sequences[:, : self.kept]]
+            extra = [sequences[:, : self.survivors]]
         options = torch.cat([sequences[:, :1], mean.unsqueeze(1)], 1)
-        scored = self.score(dynamics, state, spec, options)
-        return self.settle(spec, options, *scored, std, sequences[:, : self.keep], returns[:, : self.keep])
+        value, uncertainty = self.score(dynamics, state, spec, options)
+        elites, values = sequences[:, : self.elites], returns[:, : self.elites]
+        return self.select_best(spec, options, value, uncertainty=uncertainty, std=std, elites=elites, values=values)
 
     def _fit(self, mean: Tensor, std: Tensor, sequences: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted mean and deviation (B, H, A) of sequences; the old ones where no return is finite."""
@@ -106,10 +107,10 @@ class CEM(NormalSearch):
     """The cross-entropy method (Rubinstein 1999), with coloured noise and kept elites (iCEM, Pinneri et al. 2020).
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         candidates, iterations, std, min_std, momentum, beta: see NormalSearch.
         elites: best sequences E that the normal is fitted to.
-        kept: share of the elites that goes into the next iteration, and at least one.
+        survival: share of the elites that goes into the next iteration, and at least one.
 
     Raises:
         ValueError: a number is outside its range.
@@ -120,7 +121,7 @@ class CEM(NormalSearch):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         candidates: int = 64,
         elites: int = 8,
         iterations: int = 4,
@@ -128,19 +129,19 @@ class CEM(NormalSearch):
         min_std: float = 0.05,
         momentum: float = 0.1,
         beta: float = 0.0,
-        kept: float = 0.3,
+        survival: float = 0.3,
     ) -> None:
         if not 1 <= elites <= candidates:
             raise ValueError(f"elites must be at least 1 and at most the {candidates} candidates, got {elites}")
-        if not 0 <= kept <= 1:
-            raise ValueError(f"kept is a share of the elites in [0, 1], got {kept}")
-        again = max(1, math.ceil(kept * elites))
+        if not 0 <= survival <= 1:
+            raise ValueError(f"survival is a share of the elites in [0, 1], got {survival}")
+        survivors = max(1, math.ceil(survival * elites))
         super().__init__(
-            horizon, discount, uncertainty_weight, trust, candidates=candidates, iterations=iterations,
-            std=std, min_std=min_std, momentum=momentum, beta=beta, kept=again, keep=elites,
+            horizon, discount, uncertainty_weight, truncation, candidates=candidates, iterations=iterations, std=std,
+            min_std=min_std, momentum=momentum, beta=beta, survivors=survivors, elites=elites,
         )  # fmt: skip
 
     def weigh(self, returns: Tensor) -> Tensor:
         finite = (returns > -torch.inf).to(returns.dtype)
-        finite[:, self.keep :] = 0
+        finite[:, self.elites :] = 0
         return finite / finite.sum(1, keepdim=True).clamp_min(1)

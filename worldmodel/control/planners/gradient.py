@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given, ranked
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 from worldmodel.types import ActionSpec, Plan
 
 
@@ -18,11 +18,11 @@ class GradientPlanner(Planner):
     start among them. Gradients are taken even inside ``torch.no_grad``, of the sequences only.
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         steps: of the ascent.
         rate: how far an action moves in the first of them.
         candidates: starts, not counting proposals.
-        keep: elites E that the plan holds (all starts, if there are fewer).
+        elites: sequences E that the plan holds (all starts, if there are fewer).
 
     Raises:
         ValueError: a number is outside its range.
@@ -33,18 +33,18 @@ class GradientPlanner(Planner):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         steps: int = 20,
         rate: float = 0.1,
         candidates: int = 1,
-        keep: int = 8,
+        elites: int = 8,
     ) -> None:
-        super().__init__(horizon, discount, uncertainty_weight, trust)
-        if steps < 1 or candidates < 1 or keep < 1:
-            raise ValueError(f"steps, candidates and keep must be at least 1, got {steps}, {candidates} and {keep}")
+        super().__init__(horizon, discount, uncertainty_weight, truncation)
+        if steps < 1 or candidates < 1 or elites < 1:
+            raise ValueError(f"steps, candidates and elites must be at least 1, got {steps}, {candidates} and {elites}")
         if rate <= 0:
             raise ValueError(f"rate must be above 0, got {rate}")
-        self.steps, self.rate, self.candidates, self.keep = steps, rate, candidates, keep
+        self.steps, self.rate, self.candidates, self.elites = steps, rate, candidates, elites
 
     def plan(
         self,
@@ -64,10 +64,11 @@ class GradientPlanner(Planner):
         with torch.inference_mode(False), torch.enable_grad():
             climbed, returns = self._climb(dynamics, state.detach().clone(), spec, starts.detach().clone())
         with torch.no_grad():
-            elites, values = ranked(climbed, returns, self.keep)
+            elites, values = ranked(climbed, returns, self.elites)
             options = torch.cat([elites[:, :1], starts[:, :1]], 1)
-            scored = self.score(dynamics, state, spec, options)
-        return self.settle(spec, options, *scored, torch.zeros_like(warm), elites, values)
+            value, uncertainty = self.score(dynamics, state, spec, options)
+        std = torch.zeros_like(warm)
+        return self.select_best(spec, options, value, uncertainty=uncertainty, std=std, elites=elites, values=values)
 
     def _climb(self, dynamics: Dynamics, state: Tensor, spec: ActionSpec, x: Tensor) -> tuple[Tensor, Tensor]:
         """The best iterates (B, N, H, A) of the ascent from ``x``, and their returns (B, N)."""

@@ -14,7 +14,7 @@ from torch.autograd import grad
 
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given
 from worldmodel.control.planners.lqr import Quadratic, Regulator, lqr, times
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 from worldmodel.types import ActionSpec, Plan, Trajectory
 
 FACTOR, LEAST, MOST = 2.0, 1e-6, 1e10  # how fast the damping changes, and between what
@@ -36,7 +36,7 @@ class ILQR(Planner):
     cost of mu / 2 per squared change of state and action, falls when there was a gain and grows when there was none
     (schedule of Tassa, Erez and Todorov 2012, section II-F).
 
-    The slope of the return is exact, ``cont``, trust and uncertainty included. Its curvature is that of reward,
+    The slope of the return is exact, ``cont``, truncation and uncertainty included. Its curvature is that of reward,
     ``cont``, uncertainty and final value, each times what the return changes with it; products of their slopes are
     left out.
 
@@ -47,7 +47,7 @@ class ILQR(Planner):
     best of ``warm`` (or zeros) and the proposals is taken.
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         iterations: how often, at most.
         regularisation: mu to begin with, in units of return.
         line_search: step sizes L that are tried: 1, 1/2, 1/4, ...
@@ -62,13 +62,13 @@ class ILQR(Planner):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         iterations: int = 10,
         regularisation: float = 1e-3,
         line_search: int = 8,
         tolerance: float = 1e-3,
     ) -> None:
-        super().__init__(horizon, discount, uncertainty_weight, trust)
+        super().__init__(horizon, discount, uncertainty_weight, truncation)
         if iterations < 1 or line_search < 1:
             raise ValueError(f"iterations and line_search must be at least 1, got {iterations} and {line_search}")
         if regularisation <= 0 or tolerance < 0:
@@ -97,9 +97,17 @@ class ILQR(Planner):
             rollout = dynamics.rollout(state, start)
             path = self._improve(dynamics, Path(rollout, self._finite_returns(dynamics, rollout)))
             actions = path.rollout.action
-            action, value, doubt = (x.unsqueeze(1) for x in (actions, path.value, path.rollout.uncertainty.mean(1)))
-            return self.settle(
-                spec, action, returns=value, doubt=doubt, std=torch.zeros_like(actions), elites=action, values=value
+            action, value, uncertainty = (
+                x.unsqueeze(1) for x in (actions, path.value, path.rollout.uncertainty.mean(1))
+            )
+            return self.select_best(
+                spec,
+                action,
+                value,
+                uncertainty=uncertainty,
+                std=torch.zeros_like(actions),
+                elites=action,
+                values=value,
             )
 
     def _finite_returns(self, dynamics: Dynamics, rollout: Trajectory[Tensor]) -> Tensor:
@@ -137,11 +145,10 @@ class ILQR(Planner):
         points = torch.cat([rollout.state[:, :-1], rollout.action], -1)  # (B, H, Z)
         with torch.enable_grad():
             *parts, last = (x.clone().requires_grad_() for x in (*rollout[2:5], rollout.state[:, -1]))
-            states = torch.cat([rollout.state[:, :-1], last.unsqueeze(1)], 1)
-            reward, cont, doubt = parts
-            total = self.returns(
-                dynamics, Trajectory(state=states, action=rollout.action, reward=reward, cont=cont, uncertainty=doubt)
-            )  # (B,)
+            reward, cont, uncertainty = parts
+            moved = torch.cat([rollout.state[:, :-1], last.unsqueeze(1)], 1)
+            leaves = rollout._replace(state=moved, reward=reward, cont=cont, uncertainty=uncertainty)
+            total = self.returns(dynamics, leaves)  # (B,)
             weights = grad(total.sum(), parts, retain_graph=True, materialize_grads=True)  # each (B, H)
             leaf = rearrange(points, "b h z -> (b h) z").requires_grad_()
             step = dynamics.step(leaf[:, :size], leaf[:, size:])
@@ -178,10 +185,9 @@ class ILQR(Planner):
             actions.append(rearrange(action, "b l a -> (b l) a"))
             steps.append(dynamics.step(states[-1], actions[-1]))
             states.append(steps[-1].state)
-        reward, cont, doubt = (torch.stack(x, 1) for x in list(zip(*steps, strict=True))[1:])
-        rollout = Trajectory(
-            state=torch.stack(states, 1), action=torch.stack(actions, 1), reward=reward, cont=cont, uncertainty=doubt
-        )
+        reward, cont, uncertainty = (torch.stack(x, 1) for x in list(zip(*steps, strict=True))[1:])
+        state, action = torch.stack(states, 1), torch.stack(actions, 1)
+        rollout = Trajectory(state=state, action=action, reward=reward, cont=cont, uncertainty=uncertainty)
         value = rearrange(self._finite_returns(dynamics, rollout), "(b l) -> b l", l=count)
         row = value.argmax(1) + count * torch.arange(len(value), device=value.device)
         return Path(rollout.map(lambda x: x[row]), value.amax(1))
@@ -202,10 +208,9 @@ def _choose(first: Tensor, a: Path, b: Path) -> Path:
     def pick(x: Tensor, y: Tensor) -> Tensor:
         return torch.where(first.view(-1, *[1] * (x.dim() - 1)), x, y)
 
-    state, action, reward, cont, doubt = (pick(x, y) for x, y in zip(a.rollout[:5], b.rollout[:5], strict=True))
-    return Path(
-        Trajectory(state=state, action=action, reward=reward, cont=cont, uncertainty=doubt), pick(a.value, b.value)
-    )
+    state, action, reward, cont, uncertainty = (pick(x, y) for x, y in zip(a.rollout[:5], b.rollout[:5], strict=True))
+    rollout = Trajectory(state=state, action=action, reward=reward, cont=cont, uncertainty=uncertainty)
+    return Path(rollout, pick(a.value, b.value))
 
 
 def _damped(problem: Quadratic, mu: Tensor) -> Quadratic:

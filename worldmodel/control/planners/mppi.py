@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.control.planners.cem import NormalSearch
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 
 
 class MPPI(NormalSearch):
@@ -17,10 +17,10 @@ class MPPI(NormalSearch):
     it would with a deviation over all. At 0.3 about an eighth of the sequences carry the weight, at 1 more than half.
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         candidates, iterations, std, min_std, beta: see NormalSearch.
         temperature: of the weights, in spreads of the returns.
-        keep: elites E that the plan holds.
+        elites: sequences E that the plan holds.
 
     Raises:
         ValueError: a number is outside its range.
@@ -31,21 +31,31 @@ class MPPI(NormalSearch):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         candidates: int = 64,
         iterations: int = 3,
         std: float = 0.5,
         min_std: float = 0.05,
         temperature: float = 0.3,
         beta: float = 0.0,
-        keep: int = 8,
+        elites: int = 8,
     ) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         super().__init__(
-            horizon, discount, uncertainty_weight, trust, candidates=candidates, iterations=iterations,
-            std=std, min_std=min_std, momentum=0.0, beta=beta, kept=keep, keep=keep,
-        )  # fmt: skip
+            horizon,
+            discount,
+            uncertainty_weight,
+            truncation,
+            candidates=candidates,
+            iterations=iterations,
+            std=std,
+            min_std=min_std,
+            momentum=0.0,
+            beta=beta,
+            survivors=elites,
+            elites=elites,
+        )
         self.temperature = temperature
 
     def weigh(self, returns: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given, ranked
-from worldmodel.control.trust import Trust
+from worldmodel.control.truncation import Truncation
 from worldmodel.types import ActionSpec, Plan
 
 
@@ -14,12 +14,12 @@ class RandomShooting(Planner):
     """The best of many sequences of uniform actions (Nagabandi et al. 2018).
 
     Args:
-        horizon, discount, uncertainty_weight, trust: see Planner.
+        horizon, discount, uncertainty_weight, truncation: see Planner.
         candidates: sequences that are drawn for each problem; ``warm`` and the proposals come on top.
-        keep: elites E that the plan holds (all sequences, if there are fewer).
+        elites: sequences E that the plan holds (all sequences, if there are fewer).
 
     Raises:
-        ValueError: candidates or keep is below 1.
+        ValueError: candidates or elites is below 1.
     """
 
     def __init__(
@@ -27,14 +27,16 @@ class RandomShooting(Planner):
         horizon: int = 10,
         discount: float = 0.99,
         uncertainty_weight: float = 0.0,
-        trust: Trust | None = None,
+        truncation: Truncation | None = None,
         candidates: int = 256,
-        keep: int = 16,
+        elites: int = 16,
     ) -> None:
-        super().__init__(horizon, discount, uncertainty_weight, trust)
-        if candidates < 1 or keep < 1:
-            raise ValueError(f"random shooting needs candidates and keep of at least 1, got {candidates} and {keep}")
-        self.candidates, self.keep = candidates, keep
+        super().__init__(horizon, discount, uncertainty_weight, truncation)
+        if candidates < 1 or elites < 1:
+            raise ValueError(
+                f"random shooting needs candidates and elites of at least 1, got {candidates} and {elites}"
+            )
+        self.candidates, self.elites = candidates, elites
 
     @torch.no_grad()
     def plan(
@@ -50,13 +52,13 @@ class RandomShooting(Planner):
         # discrete ones are scores, of which ``bound`` takes the largest: every action is as likely
         drawn = 2 * torch.rand(shape, device=state.device, dtype=state.dtype) - 1
         sequences = bound(torch.cat([*given(warm, proposals), drawn], 1), spec)
-        returns, doubt = self.score(dynamics, state, spec, sequences)
-        elites, values = ranked(sequences, returns, self.keep)
-        return self.settle(
+        returns, uncertainty = self.score(dynamics, state, spec, sequences)
+        elites, values = ranked(sequences, returns, self.elites)
+        return self.select_best(
             spec,
             sequences,
-            returns=returns,
-            doubt=doubt,
+            returns,
+            uncertainty=uncertainty,
             std=torch.zeros_like(elites[:, 0]),
             elites=elites,
             values=values,

@@ -101,7 +101,7 @@ def _frame(frame: Frame, strong: float) -> Answer:
         "who": frame.driver,
         "reward": _number(frame.reward),
         "real": None if frame.real_reward is None else _number(frame.real_reward),
-        "doubt": _number(frame.doubt),
+        "uncertainty": _number(frame.uncertainty),
         "spread": _number(float(frame.spread.mean())),
         "cont": _number(frame.cont),
         "ended": frame.ended,

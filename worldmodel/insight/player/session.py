@@ -17,9 +17,9 @@ from torch import Tensor
 
 from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
-from worldmodel.insight.player.reality import Reality, Recorded
+from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
 from worldmodel.insight.rollouts import picture
-from worldmodel.model.rssm import Filtered
+from worldmodel.model.rssm import Posterior
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState
 
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     driver: str  # who chose it
     reward: float  # imagined
     real_reward: float | None  # as truth
-    doubt: float  # epistemic, of the step that led here; 1 is usual on the training data
+    uncertainty: float  # epistemic, of the step that led here; 1 is usual on the training data
     cont: float  # imagined probability that this state is not terminal
     ended: bool  # the simulator's episode is over; the dream goes on
 
@@ -73,7 +73,7 @@ class PlayerSession:
         action: ActionSpec,
         episodes: Sequence[Recorded],
         controllers: Mapping[str, Controller] | None = None,
-        reality: Reality | None = None,
+        reality: ReplayableEnv | None = None,
         context: int = 50,
         seed: int = 0,
     ) -> None:
@@ -89,11 +89,11 @@ class PlayerSession:
             raise ValueError(f"no controller can be called {ME!r}: that is the person at the keys")
         self.action, self.episodes, self.controllers = action, list(episodes), dict(controllers or {})
         self.driver = ME
-        self._world_model, self._reality, self._context = world_model, reality, context
+        self._world_model, self._replayable, self._context = world_model, reality, context
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None
         self._drawn: dict[str, Tensor] = {}  # members of this dream
-        self._beside: Reality | None = None  # of this dream
+        self._beside: ReplayableEnv | None = None  # of this dream
         self._memory: Any = None  # the controller's
         self._steps = 0
         self.strong = _STRONG * self._usual_spread() or 1.0
@@ -115,15 +115,15 @@ class PlayerSession:
         chosen = self.episodes[episode]
         if not 0 <= record < len(chosen.image) - 1:
             raise ValueError(f"record must be from 0 to {len(chosen.image) - 2} in this episode, got {record}")
-        filtered = self._filter(chosen, record)
+        posterior = self._filter(chosen, record)
         self._drawn = self._world_model.rssm.transition.drawn()
-        self._state, self._steps = filtered.state.map(lambda x: x[:, -1]), 0
-        self._beside = None if chosen.number is None else self._reality
+        self._state, self._steps = posterior.state.map(lambda x: x[:, -1]), 0
+        self._beside = None if chosen.number is None else self._replayable
         if self._beside is not None:
             self._beside.begin(chosen, record)
         self._forget()
         truth = rearrange(chosen.image[record], "c h w -> h w c")
-        expected, reward = filtered.prior[:, :, -1], float(chosen.reward[record])
+        expected, reward = posterior.prior[:, :, -1], float(chosen.reward[record])
         return self._frame(
             expected, action=chosen.action[record], driver="record", truth=truth, real_reward=reward, ended=False
         )
@@ -165,7 +165,7 @@ class PlayerSession:
         rssm = self._world_model.rssm
         rssm.transition.hold(self._drawn)
         deter, prior = rssm.img_step(self._state, chosen)
-        self._state = rssm.settle(deter, prior, None, mode=True)
+        self._state = rssm.sample_state(deter, prior, None, mode=True)
         self._steps += 1
         taken = chosen[0].float().cpu().numpy()
         real = None if self._beside is None else self._beside.step(taken)
@@ -180,10 +180,10 @@ class PlayerSession:
 
     def close(self) -> None:
         """Stop the simulator."""
-        if self._reality is not None:
-            self._reality.close()
+        if self._replayable is not None:
+            self._replayable.close()
 
-    def _filter(self, episode: Recorded, record: int) -> Filtered:
+    def _filter(self, episode: Recorded, record: int) -> Posterior:
         """The records before this one and itself, at most ``context``: states (1, T, ...), priors (K, 1, T, P)."""
         seen = slice(max(0, record + 1 - self._context), record + 1)
         like = self._world_model.rssm.from_stoch.weight
@@ -203,9 +203,9 @@ class PlayerSession:
     def _usual_spread(self) -> float:
         spreads = []
         for episode in self.episodes:
-            filtered = self._filter(episode, len(episode.image) // 2)
-            some = torch.arange(filtered.prior.shape[2] - 1, -1, -4)
-            members = self._members(filtered.state.deter[:, some], filtered.prior[:, :, some])
+            posterior = self._filter(episode, len(episode.image) // 2)
+            some = torch.arange(posterior.prior.shape[2] - 1, -1, -4)
+            members = self._members(posterior.state.deter[:, some], posterior.prior[:, :, some])
             spreads.append(_spread(members).flatten())
         return float(np.quantile(torch.cat(spreads).cpu().numpy(), 0.99))
 
@@ -232,7 +232,9 @@ class PlayerSession:
         feature = state.feature  # (1, D + Z)
         image = rearrange(model.decoder.image(feature), "1 c h w -> h w c")
         spread = _spread(self._members(state.deter, prior))[0]
-        reward, doubt, cont = (float(x[0]) for x in (model.reward(feature), model.doubt(prior), model.cont(feature)))
+        reward, uncertainty, cont = (
+            float(x[0]) for x in (model.reward(feature), model.uncertainty(prior), model.cont(feature))
+        )
         return Frame(
             step=self._steps,
             image=image.cpu().numpy(),
@@ -242,7 +244,7 @@ class PlayerSession:
             driver=driver,
             reward=reward,
             real_reward=real_reward,
-            doubt=doubt,
+            uncertainty=uncertainty,
             cont=cont,
             ended=ended,
         )

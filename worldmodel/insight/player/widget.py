@@ -20,7 +20,7 @@ class Player(anywidget.AnyWidget):
 
     Args:
         session: the dream. Episodes of a replay come from ``from_replay``; a simulator to compare with, and episodes of
-            it, from ``Reality``.
+            it, from ``ReplayableEnv``.
     """
 
     _esm = script()

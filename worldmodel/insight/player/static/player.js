@@ -6,7 +6,7 @@ const AXES = [ // keys for -1 and +1 of each number of an action
   [["j"], ["l"]], [["k"], ["i"]], [["f"], ["h"]], [["g"], ["t"]],
 ];
 const HELP = "A dream begins in a real frame and is shown no image after it. Every member predicts the next state from "
-  + "the dreamt one: where their pictures differ, the dream is coloured. Doubt above 1 is more than usual.";
+  + "the dreamt one: where their pictures differ, the dream is coloured. Uncertainty above 1 is more than usual.";
 const DRIVER_KEYS = ["m", "n", "p"], FASTEST = 60, USUAL = 10, ME = "me"; // frames/s
 
 class Player {
@@ -77,7 +77,7 @@ class Player {
         part("", title("Truth", "the simulator under the same actions"),
           picture(canvas("truth", "truth"), this.gone)),
         this.controls(drivers),
-        part("", title("Doubt of the step", "multiples of the usual"), curve("doubt")),
+        part("", title("Uncertainty of the step", "multiples of the usual"), curve("uncertainty")),
         part("", title("Reward of the step", ...colours), curve("reward")),
         this.starts()));
     this.listen();
@@ -152,23 +152,23 @@ class Player {
   }
 
   frame(frame, buffers) {
-    const { step, truth, doubt, reward, real, cont } = frame;
+    const { step, truth, uncertainty, reward, real, cont } = frame;
     paint(this.dream, buffers[0], frame.size);
     paint(this.heat, buffers[1], frame.size, true);
     if (truth) paint(this.truth, buffers[2], truth);
     this.gone.hidden = truth !== null;
     this.gone.textContent = frame.ended ? "The real episode is over. The dream goes on." : "No simulator runs here.";
-    if (step === 0) this.curves = { doubt: [], imagined: [], real: [] };
+    if (step === 0) this.curves = { uncertainty: [], imagined: [], real: [] };
     const curves = this.curves, first = Math.max(0, step + 1 - SHOWN);
-    curves.doubt.push(doubt), curves.imagined.push(reward), curves.real.push(real);
+    curves.uncertainty.push(uncertainty), curves.imagined.push(reward), curves.real.push(real);
     const line = (name, colour, dash) => ({ values: curves[name].slice(first), colour, dash });
-    plot(this.doubt, [line("doubt", BLUE)], first, { level: 1, name: "usual" });
+    plot(this.uncertainty, [line("uncertainty", BLUE)], first, { level: 1, name: "usual" });
     plot(this.reward, [line("imagined", BLUE), line("real", ORANGE, [6, 4])], first);
     const sum = (values) => (values.includes(null) ? null : values.slice(1).reduce((a, b) => a + b, 0));
     [[reward, real], [sum(curves.imagined), sum(curves.real)]].forEach(([a, b], line) =>
       [number(a), number(b), a === null || b === null ? number(null) : signed(a - b)].forEach((text, i) =>
         (this.cells[line][i].textContent = text)));
-    this.facts.textContent = `Doubt ${number(doubt)} \u00d7 usual. The dream goes on with probability ${number(cont)}.`;
+    this.facts.textContent = `Uncertainty ${number(uncertainty)} \u00d7 usual. The dream goes on with probability ${number(cont)}.`;
     this.alert.textContent = "";
     if (step) this.showAction(frame.action);
     this.times = this.playing ? [...this.times, performance.now()].slice(-20) : [];

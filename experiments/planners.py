@@ -1,4 +1,4 @@
-"""Who drives a checkpoint best, and at what price: ``python -m benchmarks.planners RUN [RUN ...]``.
+"""Who drives a checkpoint best, and at what price: ``python -m experiments.planners RUN [RUN ...]``.
 
 For each run: at random, the actor, and each shipped planner alone and with the actor's proposals and critic's value.
 Returns are of the same ten episodes. A decision is timed for one environment, on as many cores as the process may use.
@@ -142,7 +142,7 @@ def main() -> None:
             if given.time:
                 timed_again(run, rows)
                 continue
-            new = measure(run, f"python -m benchmarks.planners runs/{run.name}")
+            new = measure(run, f"python -m experiments.planners runs/{run.name}")
             rows = [row for row in rows if (row["task"], row["seed"]) != (new[0]["task"], new[0]["seed"])] + new
             save(rows)
     save(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.study.data import CONTEXT, LIMIT, Sequences, Task
+from experiments.uncertainty.data import CONTEXT, LIMIT, Sequences, Task
 from worldmodel.insight.calibration import (
     HorizonErrors,
     auroc,
@@ -21,7 +21,7 @@ from worldmodel.insight.calibration import (
     open_loop_errors,
     rank_correlation,
 )
-from worldmodel.insight.report import filter_doubts
+from worldmodel.insight.report import filter_uncertainty
 from worldmodel.insight.shifts import SHIFTS, shifted
 from worldmodel.insight.uncertainty import pixel_disagreement, reward_disagreement
 from worldmodel.model.world_model import WorldModel
@@ -38,17 +38,17 @@ def row(measure: str, case: str, metric: str, horizon: int | None, value: float)
 
 @torch.no_grad()
 def one_step(model: WorldModel, batch: SequenceBatch) -> dict[str, np.ndarray]:
-    """Doubts (N, T - 1) of the step to each record but the first, from the filtered state before it."""
+    """Uncertainties (N, T - 1) of the step to each record but the first, from the filtered state before it."""
     torch.manual_seed(0)
     found = model.observe(batch, mode=True)
-    prior, deter, doubts = found.prior[:, :, 1:], found.state.deter[:, 1:], filter_doubts(model, found)
-    surprise = doubts.pop("surprise")
-    doubts |= {
+    prior, deter, uncertainties = found.prior[:, :, 1:], found.state.deter[:, 1:], filter_uncertainty(model, found)
+    surprise = uncertainties.pop("surprise")
+    uncertainties |= {
         "reward": reward_disagreement(model, deter, prior),
         "pixels": pixel_disagreement(model, deter, prior),
         "surprise": surprise,
     }
-    return {name: doubt.numpy() for name, doubt in doubts.items()}
+    return {name: uncertainty.numpy() for name, uncertainty in uncertainties.items()}
 
 
 def seen_and_unseen(task: Task, model: WorldModel, held: dict[str, Sequences]) -> list[Row]:
@@ -70,17 +70,19 @@ def both(errors: HorizonErrors) -> dict[str, Tensor]:
 
 
 def correlations(errors: HorizonErrors, case: str) -> list[Row]:
-    """Rank correlation of each doubt with each true error, at a horizon and over all of them."""
+    """Rank correlation of each uncertainty with each true error, at a horizon and over all of them."""
     rows = []
-    for measure, doubt in errors.measures.items():
+    for measure, uncertainty in errors.measures.items():
         for error, wrong in both(errors).items():
             metric = f"rank_correlation_{error}"
             for horizon in HORIZONS:
                 valid = errors.valid[:, horizon - 1]
                 if valid.sum() >= 30:
-                    pair = (doubt[:, horizon - 1][valid], wrong[:, horizon - 1][valid])
+                    pair = (uncertainty[:, horizon - 1][valid], wrong[:, horizon - 1][valid])
                     rows.append(row(measure, case, metric, horizon, rank_correlation(*pair)))
-            rows.append(row(measure, case, metric, None, rank_correlation(doubt[errors.valid], wrong[errors.valid])))
+            rows.append(
+                row(measure, case, metric, None, rank_correlation(uncertainty[errors.valid], wrong[errors.valid]))
+            )
     return rows
 
 
@@ -133,7 +135,7 @@ def drift(model: WorldModel, long: Sequences) -> list[Row]:
     """The trap: in a long dream the error grows, while the dream goes where the members agree.
 
     ``ratio`` is a mean over the first step's mean. ``missed`` is the share of the worst quarter of errors for which the
-    doubt lies in its lower half: 0.5 is what a doubt that knows nothing would have.
+    uncertainty lies in its lower half: 0.5 is what an uncertainty that knows nothing would have.
     """
     horizon = min(LONG, long.batch.action.shape[1] - CONTEXT)
     errors = open_loop_errors(model, long.batch, CONTEXT, horizon)
@@ -145,10 +147,12 @@ def drift(model: WorldModel, long: Sequences) -> list[Row]:
     ]
     wrong = errors.pixel_error[valid, late]
     worst = wrong >= wrong.quantile(0.75)
-    for name, doubt in errors.measures.items():
-        if float(doubt[:, 0].mean()) > 0:
-            rows.append(row(name, "drift", "ratio", horizon, doubt[valid, late].mean() / doubt[:, 0].mean()))
-            low = doubt[valid, late] <= doubt[valid, late].median()
+    for name, uncertainty in errors.measures.items():
+        if float(uncertainty[:, 0].mean()) > 0:
+            rows.append(
+                row(name, "drift", "ratio", horizon, uncertainty[valid, late].mean() / uncertainty[:, 0].mean())
+            )
+            low = uncertainty[valid, late] <= uncertainty[valid, late].median()
             rows.append(row(name, "drift", "missed", horizon, low[worst].float().mean()))
     return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders.run import KINDS, TOYS, Job, words
+from experiments.encoders.run import KINDS, TOYS, Job, words
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOTES, RESULTS = DOCS / "encoders_notes.md", DOCS / "encoders_results.md"
@@ -157,7 +157,7 @@ def write(out: Path, folder: Path = DOCS) -> None:
     """
     rows = gather(out)
     if not rows:
-        raise SystemExit(f"no run under {out} is measured: python -m benchmarks.encoders --out {out}")
+        raise SystemExit(f"no run under {out} is measured: python -m experiments.encoders --out {out}")
     limits = {row["value"] for row in pick(rows, metric="limit")}
     if len(limits) > 1:
         raise SystemExit(
@@ -166,7 +166,7 @@ def write(out: Path, folder: Path = DOCS) -> None:
     (limit,) = limits
     (folder / "encoders.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     draw(rows, folder / "encoders.png")
-    command = f"PYTHONPATH=. python -m benchmarks.encoders --minutes {limit:g}"
+    command = f"PYTHONPATH=. python -m experiments.encoders --minutes {limit:g}"
     parts = [NOTES.read_text().strip() if NOTES.exists() else "# Encoders", HOW.format(command=command, limit=limit)]
     parts += [RESULTS.read_text().strip()] if RESULTS.exists() else []
     parts += ["![returns over frames and over minutes](encoders.png)"]

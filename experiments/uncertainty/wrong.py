@@ -1,4 +1,4 @@
-"""How wrong the model really is in its holes: what a perfect doubt of one step would find there.
+"""How wrong the model really is in its holes: what a perfect uncertainty of one step would find there.
 
 Legend: N sequences, T records, h x w pixels.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.study.data import LIMIT, Sequences, Task
-from benchmarks.study.measure import Row, row
+from experiments.uncertainty.data import LIMIT, Sequences, Task
+from experiments.uncertainty.measure import Row, row
 from worldmodel.insight.calibration import auroc
 from worldmodel.insight.rollouts import picture
 from worldmodel.model.world_model import WorldModel

@@ -24,7 +24,7 @@ class Recorded(NamedTuple):
     image: np.ndarray  # (L, 3, H, W) uint8
     action: np.ndarray  # (L, A) float32
     reward: np.ndarray  # (L,) float32
-    number: int | None = None  # by which a Reality can play it again; None where none can
+    number: int | None = None  # by which a ReplayableEnv can play it again; None where none can
 
 
 class RealStep(NamedTuple):
@@ -35,7 +35,7 @@ class RealStep(NamedTuple):
     ended: bool  # the episode ends here, for whatever reason
 
 
-class Reality:
+class ReplayableEnv:
     """One environment that plays an episode again up to a record, and goes on from there under other actions.
 
     Seed and actions determine every state, so the start is the same to the last bit.

@@ -12,9 +12,9 @@ from torch import Tensor
 from tests import tiny
 from tests.control.test_actor_critic import agent
 from worldmodel.control.actor_critic import ActorCritic, Objective, PolicyGradient, ThroughModel
-from worldmodel.control.doubt import FixedWeight, TunedWeight, UncertaintyWeight
 from worldmodel.control.imagine import imagine
-from worldmodel.control.trust import Fade, Truncate, Trust
+from worldmodel.control.truncation import AtLimit, Gradual, Truncation
+from worldmodel.control.uncertainty_weight import FixedWeight, TunedWeight, UncertaintyWeight
 from worldmodel.model.transitions import Transition
 from worldmodel.types import ActionSpec, Trajectory
 
@@ -31,8 +31,8 @@ def test_a_fixed_weight_stays() -> None:
         assert weight.counts == (value != 0) and not weight.state_dict()
 
 
-def doubt(weight: Tensor) -> Tensor:
-    """How doubtful rollouts are when doubt is worth ``weight``: 2 at 0.25."""
+def uncertainty(weight: Tensor) -> Tensor:
+    """How doubtful rollouts are when uncertainty is worth ``weight``: 2 at 0.25."""
     return 1 + 4 * weight / (weight + 0.75)
 
 
@@ -41,7 +41,7 @@ def test_a_tuned_weight_comes_to_hold_its_target(initial: float) -> None:
     tuned = TunedWeight(target=2.0, rate=0.05, initial=initial)
     weight = torch.tensor(initial)
     for _ in range(400):
-        found = doubt(weight)
+        found = uncertainty(weight)
         weight = tuned(found * torch.tensor([[0.5, 1.5], [1.0, 1.0]]))  # only the mean matters
     assert found.item() == pytest.approx(2, abs=0.01) and weight.item() == pytest.approx(0.25, abs=0.01)
 
@@ -52,8 +52,8 @@ def test_a_tuned_weight_moves_by_its_rate_at_most_and_within_its_limits() -> Non
     assert tuned(little).item() == pytest.approx(math.exp(0.1))
     assert tuned(much).item() == pytest.approx(1)
     assert tuned(torch.full((2, 3), 2.2)).item() == pytest.approx(math.exp(-0.1 * math.log(1.1)))
-    for doubts, end in ((little, 1.5), (much, 0.5)):
-        assert [tuned(doubts) for _ in range(20)][-1].item() == pytest.approx(end)
+    for uncertainties, end in ((little, 1.5), (much, 0.5)):
+        assert [tuned(uncertainties) for _ in range(20)][-1].item() == pytest.approx(end)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -73,11 +73,11 @@ def test_a_tuned_weight_goes_on_from_a_checkpoint_exactly() -> None:
 
 
 def test_the_weight_is_no_path_for_gradients() -> None:
-    doubts = torch.rand(2, 3, requires_grad=True)
+    uncertainties = torch.rand(2, 3, requires_grad=True)
     tuned = TunedWeight()
-    first = tuned(doubts)
-    tuned(doubts)  # moves what the first was computed from
-    (slope,) = torch.autograd.grad((first * doubts).sum(), doubts)
+    first = tuned(uncertainties)
+    tuned(uncertainties)  # moves what the first was computed from
+    (slope,) = torch.autograd.grad((first * uncertainties).sum(), uncertainties)
     torch.testing.assert_close(slope, first.expand(2, 3))
 
 
@@ -100,7 +100,10 @@ def test_settings_that_make_no_sense(wrong: dict[str, Any], message: str) -> Non
     ("given", "kind"),
     [
         (0.5, FixedWeight),
-        ({"class_path": "worldmodel.control.doubt.TunedWeight", "init_args": {"target": 3.0}}, TunedWeight),
+        (
+            {"class_path": "worldmodel.control.uncertainty_weight.TunedWeight", "init_args": {"target": 3.0}},
+            TunedWeight,
+        ),
     ],
 )
 def test_a_configuration_gives_a_number_or_a_class(given: Any, kind: type[UncertaintyWeight]) -> None:
@@ -110,12 +113,12 @@ def test_a_configuration_gives_a_number_or_a_class(given: Any, kind: type[Uncert
         "objective": "worldmodel.control.actor_critic.ThroughModel",
         "propagation": "worldmodel.control.propagation.TS1",
         "uncertainty_weight": given,
-        "trust": {"class_path": "worldmodel.control.trust.Truncate", "init_args": {"limit": 2.0}},
+        "truncation": {"class_path": "worldmodel.control.truncation.AtLimit", "init_args": {"limit": 2.0}},
     }
     path = "worldmodel.control.actor_critic.ActorCritic"
     parsed = parser.parse_object({"control": {"class_path": path, "init_args": settings}})
     control = parser.instantiate_classes(parsed).control(ActionSpec(2, False), 6)
-    assert isinstance(control.uncertainty_weight, kind) and control.trust.limit == 2
+    assert isinstance(control.uncertainty_weight, kind) and control.truncation.limit == 2
     assert getattr(control.uncertainty_weight, "value", 0.5) == 0.5
     assert getattr(control.uncertainty_weight, "target", 3.0) == 3.0
 
@@ -156,7 +159,7 @@ def test_caution_lowers_and_curiosity_raises_returns_where_members_disagree(agre
 
 
 class Split(Transition):
-    """Two members whose means differ by an action's first number: the doubt is (1 + a)^2, and so at most 4."""
+    """Two members whose means differ by an action's first number: the uncertainty is (1 + a)^2, and so at most 4."""
 
     def __init__(self) -> None:
         super().__init__(members=2)
@@ -168,12 +171,12 @@ class Split(Transition):
 
 
 def torn(objective: Objective, **settings: Any) -> tuple[ActorCritic, Any]:
-    """An agent for which nothing but its own doubt depends on what it does."""
+    """An agent for which nothing but its own uncertainty depends on what it does."""
     control, model = agent(objective, entropy=0.0, **settings)
     model.rssm.transition = Split()
     for net in (model.reward.net, model.cont.net, control.critic.net):
         torch.nn.init.zeros_(net[-1].weight)
-    model.typical_doubt.fill_(0.5)  # so that doubts reach 8
+    model.typical_uncertainty.fill_(0.5)  # so that uncertainties reach 8
     return control, model
 
 
@@ -196,8 +199,8 @@ def test_a_curious_actor_goes_where_members_disagree_and_a_cautious_one_does_not
 
 
 def test_fading_trust_teaches_an_actor_to_stay_where_the_model_knows() -> None:
-    for trust, less in ((Fade(half=2.0), 0.6), (Truncate(limit=1e6), 0.0)):
-        control, model = torn(ThroughModel(), trust=trust, starts=20)
+    for truncation, less in ((Gradual(half=2.0), 0.6), (AtLimit(limit=1e6), 0.0)):
+        control, model = torn(ThroughModel(), truncation=truncation, starts=20)
         with torch.no_grad():
             model.reward.net[-1].bias[-20] = 50.0  # the same good reward everywhere
         assert model.reward(torch.zeros(1, model.feature_size)) > 1
@@ -207,17 +210,17 @@ def test_fading_trust_teaches_an_actor_to_stay_where_the_model_knows() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_a_rollout_is_truncated_where_the_model_is_unsure(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
-    doubt = torch.tensor([1.0, 9.0, 1.0])
+    uncertainty = torch.tensor([1.0, 9.0, 1.0])
 
     def imagined(*given: Any, **settings: Any) -> Trajectory:
         path = imagine(*given, **settings)
         reward = torch.tensor([1.0, 2.0, 4.0])
-        each = (x.expand_as(path.reward) for x in (reward, torch.ones(3), doubt))
+        each = (x.expand_as(path.reward) for x in (reward, torch.ones(3), uncertainty))
         return Trajectory(path.state, path.action, *each)
 
     monkeypatch.setattr("worldmodel.control.actor_critic.imagine", imagined)
     settings = {"horizon": 3, "discount": 0.5, "lam": 1.0, "uncertainty_weight": weight}
-    control, model = agent(PolicyGradient(), trust=Truncate(5.0), **settings)
+    control, model = agent(PolicyGradient(), truncation=AtLimit(5.0), **settings)
     asked: list[tuple[Tensor, Tensor]] = []
 
     def loss(feature: Tensor, returns: Tensor) -> Tensor:
@@ -240,12 +243,12 @@ def test_a_rollout_is_truncated_where_the_model_is_unsure(monkeypatch: pytest.Mo
     by_hand = [torch.full_like(end, priced[0] + 0.5 * priced[1]), torch.full_like(end, priced[1]), priced[2] + end]
     torch.testing.assert_close(asked[0][1], torch.stack(by_hand))
     torch.testing.assert_close(losses["critic"], torch.tensor([1, 0.5, 0]).expand(10, 3))  # none goes beyond the second
-    assert losses["replay_critic"].any() == (weight == 0)  # what happened is believed, but holds no bonus
+    assert not losses["replay_critic"].any()  # real returns are another target: not truncated, without a bonus
     assert metrics["uncertainty_imagined"].item() == pytest.approx(11 / 3)
     assert metrics["uncertainty_weight"].item() == pytest.approx(weight)
 
 
-@pytest.mark.parametrize("settings", [{}, {"uncertainty_weight": 0.5}, {"trust": Fade()}])
+@pytest.mark.parametrize("settings", [{}, {"uncertainty_weight": 0.5}, {"truncation": Gradual()}])
 def test_what_a_checkpoint_holds_does_not_depend_on_fixed_settings(settings: dict[str, Any]) -> None:
     control, model = agent(ThroughModel(), **settings)
     assert {name.split(".")[0] for name in control.state_dict()} == {"actor", "critic", "scale"}
@@ -258,13 +261,18 @@ def test_what_a_checkpoint_holds_does_not_depend_on_fixed_settings(settings: dic
 def test_doubt_is_not_measured_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 
-    def imagined(*given: Any, doubt: bool, **settings: Any) -> Trajectory:
-        asked.append(doubt)
-        return imagine(*given, doubt=doubt, **settings)
+    def imagined(*given: Any, uncertainty: bool, **settings: Any) -> Trajectory:
+        asked.append(uncertainty)
+        return imagine(*given, uncertainty=uncertainty, **settings)
 
     monkeypatch.setattr("worldmodel.control.actor_critic.imagine", imagined)
     data = tiny.batch(4, 5)
-    for settings in ({}, {"uncertainty_weight": FixedWeight(0.0)}, {"trust": Truncate()}, {"uncertainty_weight": -1}):
+    for settings in (
+        {},
+        {"uncertainty_weight": FixedWeight(0.0)},
+        {"truncation": AtLimit()},
+        {"uncertainty_weight": -1},
+    ):
         control, model = agent(ThroughModel(), **settings)
         control.loss(model, model.observe(data).state, data)
     assert asked == [False, False, True, True]
@@ -282,17 +290,19 @@ def test_a_tuned_weight_is_used_tuned_and_kept() -> None:
     assert torch.equal(third[0], third[1])
 
 
-@pytest.mark.parametrize(("trust", "kept"), [(Truncate(3.0), [1.0, 1.0, 1.0, 0.0]), (Fade(3.0), [1.0, 1.0, 0.5, 0.25])])
-def test_trust_is_full_at_the_usual_doubt(trust: Trust, kept: list[float]) -> None:
-    doubt = torch.tensor([[0.0, 1.0, 3.0, 5.0]], requires_grad=True)
-    weight = trust(doubt)
+@pytest.mark.parametrize(
+    ("truncation", "kept"), [(AtLimit(3.0), [1.0, 1.0, 1.0, 0.0]), (Gradual(3.0), [1.0, 1.0, 0.5, 0.25])]
+)
+def test_trust_is_full_at_the_usual_doubt(truncation: Truncation, kept: list[float]) -> None:
+    uncertainty = torch.tensor([[0.0, 1.0, 3.0, 5.0]], requires_grad=True)
+    weight = truncation(uncertainty)
     torch.testing.assert_close(weight, torch.tensor([kept]))
     if weight.requires_grad:
-        (slope,) = torch.autograd.grad(weight.sum(), doubt)
+        (slope,) = torch.autograd.grad(weight.sum(), uncertainty)
         assert (slope[0, 2:] < 0).all()
 
 
-@pytest.mark.parametrize("wrong", [lambda: Truncate(0.0), lambda: Fade(1.0)])
+@pytest.mark.parametrize("wrong", [lambda: AtLimit(0.0), lambda: Gradual(1.0)])
 def test_trust_ends_somewhere(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="is a doubt above"):
+    with pytest.raises(ValueError, match="is an uncertainty above"):
         wrong()

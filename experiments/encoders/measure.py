@@ -1,4 +1,4 @@
-"""What a finished run has come to: ``python -m benchmarks.encoders.measure RUN`` prints it as a JSON object.
+"""What a finished run has come to: ``python -m experiments.encoders.measure RUN`` prints it as a JSON object.
 
 Legend: N sequences, T records, h x w pixels.
 """

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.encoders.page import at_frames, compared, gather, late, pick, table, write
-from benchmarks.encoders.run import FILE, KINDS, ROOT, Job, jobs, words
+from experiments.encoders.page import at_frames, compared, gather, late, pick, table, write
+from experiments.encoders.run import FILE, KINDS, Job, jobs, words
+from experiments.runner import ROOT
 
 CURVES = {  # of frames, minutes, return
     "conv": [[100, 1.0, 10.0], [300, 3.0, 30.0], [500, 4.0, 90.0]],

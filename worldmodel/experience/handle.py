@@ -30,7 +30,7 @@ class Redo(NamedTuple):
     actions: np.ndarray
 
 
-class Frame(NamedTuple):
+class EnvFrame(NamedTuple):
     """What an environment answers."""
 
     image: np.ndarray  # (3, H, W) uint8
@@ -40,20 +40,20 @@ class Frame(NamedTuple):
     frames: int = 0
 
 
-class Seat(Protocol):
-    """A place where one environment runs. Commands are sent to all seats first, then their answers are awaited."""
+class EnvHandle(Protocol):
+    """A place where one environment runs. Commands are sent to all handles first, then their answers are awaited."""
 
     action: ActionSpec
     image_shape: tuple[int, int, int]
 
     def send(self, command: Reset | Act | Redo) -> None: ...
 
-    def receive(self) -> Frame: ...
+    def receive(self) -> EnvFrame: ...
 
     def close(self) -> None: ...
 
 
-class LocalSeat:
+class LocalEnv:
     """An environment in this process; it works when its answer is asked for."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -66,10 +66,10 @@ class LocalSeat:
     def send(self, command: Reset | Act | Redo) -> None:
         self._command = command
 
-    def receive(self) -> Frame:
+    def receive(self) -> EnvFrame:
         match self._command:
             case Reset(seed):
-                return Frame(self._env.reset(seed=seed)[0])
+                return EnvFrame(self._env.reset(seed=seed)[0])
             case Act(action):
                 return self._act(action)
             case Redo(seed, actions):
@@ -78,14 +78,14 @@ class LocalSeat:
     def close(self) -> None:
         self._env.close()
 
-    def _act(self, action: np.ndarray) -> Frame:
+    def _act(self, action: np.ndarray) -> EnvFrame:
         choice = int(np.argmax(action)) if self._discrete else action
         image, reward, terminated, truncated, info = self._env.step(choice)
-        return Frame(image, float(reward), terminated, truncated, info["frames"])
+        return EnvFrame(image, reward=float(reward), terminated=terminated, truncated=truncated, frames=info["frames"])
 
-    def _redo(self, seed: int, actions: np.ndarray) -> Frame:
+    def _redo(self, seed: int, actions: np.ndarray) -> EnvFrame:
         self._env.set_wrapper_attr("blind", len(actions) > 0)
-        frame = Frame(self._env.reset(seed=seed)[0])
+        frame = EnvFrame(self._env.reset(seed=seed)[0])
         for index, action in enumerate(actions):
             self._env.set_wrapper_attr("blind", index + 1 < len(actions))
             frame = self._act(action)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.study.data import Task
 from encoders.conv import PatchEncoder
+from experiments.uncertainty.data import Task
 from worldmodel.experience.replay import Replay
 from worldmodel.model.bayesian import BayesianTransition, DropoutTransition
 from worldmodel.model.decoder import PatchDecoder
@@ -80,7 +80,7 @@ def build(task: Task, kind: Kind, action_size: int) -> WorldModel:
         lambda feature: PatchDecoder(feature, size.image, channels=size.channels),
         deter=size.deter,
         width=size.width,
-        decoded=0.5,
+        decode_fraction=0.5,
         bootstrap=kind.bootstrap,
     )
 
@@ -88,7 +88,7 @@ def build(task: Task, kind: Kind, action_size: int) -> WorldModel:
 def train(model: WorldModel, replay: Replay, updates: int, seed: int, rate: float = 2e-3, say: str = "") -> None:
     """Adam with a linear decay to a tenth, in place."""
     torch.manual_seed(seed)
-    model.measure(replay.sample(64, 16).image.flatten(0, 1))
+    model.fit_statistics(replay.sample(64, 16).image.flatten(0, 1))
     optimizer = torch.optim.Adam(model.parameters(), rate, eps=1e-6, fused=True)
     model.train()
     start = time.monotonic()

@@ -1,7 +1,7 @@
 """The results page, made from run folders.
 
-``python -m benchmarks.results add RUN --command "worldmodel fit ..." --cores 1 --commit HASH`` reads a run into
-``docs/results.json``, ``... random TASK`` the random policy's returns; ``python -m benchmarks.results page`` writes
+``python -m experiments.results add RUN --command "worldmodel fit ..." --cores 1 --commit HASH`` reads a run into
+``docs/results.json``, ``... random TASK`` the random policy's returns; ``python -m experiments.results page`` writes
 ``docs/results.md`` and its curves from that file.
 """
 
@@ -44,7 +44,7 @@ def chance(task: str, action_repeat: int, episodes: int = 10) -> None:
     new = {"task": task, "preset": "laptop", "policy": "random", "seed": 0, "frames": 0, "updates": 0, "minutes": 0.0}
     new |= {"return_mean": round(float(returns.mean()), 3), "return_std": round(float(returns.std()), 3)}
     new |= {"episodes": episodes, "cores": 1, "commit": "", "curve": []}
-    new["command"] = f"python -m benchmarks.results random {task} --action-repeat {action_repeat}"
+    new["command"] = f"python -m experiments.results random {task} --action-repeat {action_repeat}"
     put(new)
 
 
@@ -94,7 +94,7 @@ def page() -> None:
     lines = [
         "# Results",
         "",
-        "Made by `python -m benchmarks.results page` from `docs/results.json`; what was tried is in the notes below.",
+        "Made by `python -m experiments.results page` from `docs/results.json`; what was tried is in the notes below.",
         "Each return is the mean over the episodes of the run's last evaluation, with the most likely action; minutes",
         "are those of training on as many cores as the row says, evaluation apart; frames count the action repeat.",
         "",

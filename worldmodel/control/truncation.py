@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Trust(ABC):
+class Truncation(ABC):
     """How far along an imagined rollout the model is believed."""
 
     @abstractmethod
@@ -16,31 +16,31 @@ class Trust(ABC):
         """Weights (M, H) in [0, 1] by which ``cont`` is multiplied, from the uncertainty (M, H) of each step."""
 
 
-class Always(Trust):
-    """Whatever the doubt."""
+class NoTruncation(Truncation):
+    """Always, whatever the uncertainty."""
 
     def __call__(self, uncertainty: Tensor) -> Tensor:
         return torch.ones_like(uncertainty)
 
 
-class Truncate(Trust):
-    """Up to the first step in greater doubt than ``limit``: what would come after it is worth nothing (MOReL)."""
+class AtLimit(Truncation):
+    """Up to the first step more uncertain than ``limit``: what would come after it is worth nothing (MOReL)."""
 
     def __init__(self, limit: float = 5.0) -> None:
         if limit <= 0:
-            raise ValueError(f"limit is a doubt above 0, got {limit}")
+            raise ValueError(f"limit is an uncertainty above 0, got {limit}")
         self.limit = limit
 
     def __call__(self, uncertainty: Tensor) -> Tensor:
         return (uncertainty <= self.limit).to(uncertainty.dtype)
 
 
-class Fade(Trust):
-    """Less with every step in doubt: fully at the usual doubt, which is 1, and by half at ``half`` times the usual."""
+class Gradual(Truncation):
+    """Less with every uncertain step: fully at the typical uncertainty, which is 1, by half at ``half`` times that."""
 
     def __init__(self, half: float = 5.0) -> None:
         if half <= 1:
-            raise ValueError(f"half is a doubt above the usual, which is 1; got {half}")
+            raise ValueError(f"half is an uncertainty above the typical one, which is 1; got {half}")
         self.half = half
 
     def __call__(self, uncertainty: Tensor) -> Tensor:

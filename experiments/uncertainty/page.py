@@ -180,7 +180,7 @@ def curves(rows: Rows) -> None:
             ax.set(
                 xlabel="steps dreamt",
                 ylabel="rank correlation",
-                title=f"{task}: doubt with true {error} error",
+                title=f"{task}: uncertainty with true {error} error",
                 ylim=(-0.4, 1),
             )
     axes[-1, 1].legend(fontsize=7, loc="lower right")
@@ -196,14 +196,18 @@ def write(out: Path) -> None:
     curves(rows)
     tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
     parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
-    parts += ["![rank correlation of doubt and error by horizon](uncertainty.png)"]
+    parts += ["![rank correlation of uncertainty and error by horizon](uncertainty.png)"]
     for task in tasks:
-        parts += [f"## {task}: seen from unseen", "AUROC of one-step doubt, mean of the seeds.", unseen(rows, task)]
-        told = "True error of one predicted step in the holes, against steps like the data: what there is to doubt."
+        parts += [
+            f"## {task}: seen from unseen",
+            "AUROC of one-step uncertainty, mean of the seeds.",
+            unseen(rows, task),
+        ]
+        told = "True error of one predicted step in the holes, against steps like the data."
         parts += [f"## {task}: how wrong it is there", told, errors(rows, task)]
         for error in ("pixels", "reward"):
             parts += [
-                f"## {task}: doubt and true error, {error}",
+                f"## {task}: uncertainty and true error, {error}",
                 "Rank correlation, open loop.",
                 correlation(rows, task, error),
             ]

@@ -1,4 +1,4 @@
-"""What doubt is worth to an actor. Legend: N rollouts, H horizon."""
+"""What uncertainty is worth to an actor. Legend: N rollouts, H horizon."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 class UncertaintyWeight(nn.Module, ABC):
     """What is added to the reward per unit of uncertainty; below 0 cautious, above 0 curious."""
 
-    counts: bool = True  # False where the weight is always zero, so that nobody need measure the doubt
+    counts: bool = True  # False where the weight is always zero, so that nobody need measure the uncertainty
 
     @abstractmethod
     def forward(self, uncertainty: Tensor) -> Tensor:
-        """The weight () to use now, without gradient, having taken in the doubt (N, H) of imagined rollouts."""
+        """The weight () to use now, without gradient, having taken in the uncertainty (N, H) of imagined rollouts."""
 
 
 class FixedWeight(UncertaintyWeight):
@@ -33,10 +33,11 @@ class FixedWeight(UncertaintyWeight):
 class TunedWeight(UncertaintyWeight):
     """Curious, so much that imagined rollouts are ``target`` times as uncertain as the data the model has seen.
 
-    The logarithm of the weight w moves with that of the mean doubt u: log w += rate * clip(log(target / u), -1, 1).
+    The logarithm of the weight w moves with that of the mean uncertainty u,
+    log w += rate * clip(log(target / u), -1, 1).
 
     Args:
-        target: the doubt to hold, in multiples of the usual; 1 would be to seek what is known.
+        target: the uncertainty to hold, in multiples of the usual; 1 would be to seek what is known.
         rate: largest change of log w in an update.
         initial: the weight at the start.
         limits: the least and the greatest weight.
@@ -65,9 +66,9 @@ class TunedWeight(UncertaintyWeight):
 
     @torch.no_grad()
     def forward(self, uncertainty: Tensor) -> Tensor:
-        doubt = uncertainty.detach().float().mean()
-        step = self.rate * (self.target / doubt.clamp_min(1e-8)).log().clamp(-1, 1)
-        # doubt that is not finite ends in a skipped step, and must not stay behind in here
-        moved = self.log_weight + torch.where(doubt.isfinite(), step, 0.0)
+        uncertainty = uncertainty.detach().float().mean()
+        step = self.rate * (self.target / uncertainty.clamp_min(1e-8)).log().clamp(-1, 1)
+        # uncertainty that is not finite ends in a skipped step, and must not stay behind in here
+        moved = self.log_weight + torch.where(uncertainty.isfinite(), step, 0.0)
         self.log_weight.copy_(moved.clamp(*self.limits))
         return self.log_weight.exp()

@@ -1,0 +1,5 @@
+"""``python -m experiments.encoders``: see run.py."""
+
+from experiments.encoders.run import main
+
+main()
