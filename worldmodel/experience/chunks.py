@@ -182,10 +182,6 @@ class Descriptors:
         if (descriptor := self._open.pop(path, None)) is not None:
             os.close(descriptor)
 
-    def clear(self) -> None:
-        """Close all files."""
-        _close_all(self._open)
-
     def _descriptor(self, path: Path) -> int:
         if path in self._open:
             self._open.move_to_end(path)

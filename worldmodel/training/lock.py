@@ -7,7 +7,7 @@ import fcntl
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -20,7 +20,7 @@ _UNKNOWN = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process is. A folder in which nothing but the lock was left is removed.
+    """Inside, no other process is. A folder in which nothing is left is removed.
 
     Raises:
         UserError: another process is inside, or the folder cannot be written.
@@ -29,9 +29,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if [path.name for path in folder.iterdir()] == [_NAME]:
-            (folder / _NAME).unlink()
-            folder.rmdir()
+        with suppress(OSError):
+            (folder / _NAME).unlink()  # who has opened it meanwhile sees that it is gone
+            folder.rmdir()  # which fails where there is more
         os.close(descriptor)
 
 
