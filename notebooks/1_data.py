@@ -37,8 +37,8 @@ from shared import film, gallery, open_replay, read_episodes, settings
 # %% [markdown]
 # ## Episodes
 #
-# The replay is a folder with one `.npy` file for each episode. A record holds a picture, the action and the reward
-# that led there, and two flags.
+# The replay is a folder of chunks, `.npz` files of consecutive records. A record holds a picture, the action and the
+# reward that led there, two flags, and the number of its episode.
 
 # %%
 replay = open_replay()

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.control.actor_critic import ActorCritic
+from worldmodel.experience.records import stored_shapes
 from worldmodel.experience.replay import Replay
 from worldmodel.insight.plots import COLOURS
 from worldmodel.insight.video import write_mp4
@@ -58,16 +59,14 @@ def settings() -> dict[str, Any]:
 def open_replay() -> Replay:
     """The episodes that the run has kept."""
     folder = RUN / "replay" / "rank_0"
-    records = np.load(next(folder.glob("*.npy")), mmap_mode="r")
-    image, action = (records.dtype[name].shape for name in ("image", "action"))
-    return Replay(folder, image_shape=image, action_size=action[0])
+    image_shape, action_size = stored_shapes(folder)
+    return Replay(folder, image_shape=image_shape, action_size=action_size)
 
 
 def read_episodes() -> SequenceBatch:
     """The same as whole sequences (N, L), of equal length in this task."""
-    files = sorted((RUN / "replay" / "rank_0").glob("*.npy"))
-    records = np.stack([np.load(file) for file in files])
-    number = torch.arange(len(files)).unsqueeze(1).expand(records.shape)
+    records = np.stack([records for _, records in open_replay().episodes()])
+    number = torch.arange(len(records)).unsqueeze(1).expand(records.shape)
     names = ("image", "action", "reward", "is_first", "is_terminal")
     return SequenceBatch(*(torch.from_numpy(records[name].copy()) for name in names), episode=number)
 

@@ -37,7 +37,7 @@ def held_out(data: Experience) -> SequenceBatch:
         size = environments.action.size
         replay = Replay(folder, image_shape=environments.image_shape, action_size=size, seed=SEED)
         collector = Collector(environments, replay)
-        while replay.num_episodes < EPISODES:
+        while collector.episodes < EPISODES:
             collector.collect(RandomPolicy(environments.action), 1)
         batch = replay.sample(SEQUENCES, CONTEXT + HORIZON)
     environments.close()

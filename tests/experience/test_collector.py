@@ -38,7 +38,7 @@ class Remembering:
 
 
 def make(path: Path, environments: Environments) -> Collector:
-    replay = Replay(path, image_shape=environments.image_shape, action_size=environments.action.size)
+    replay = Replay(path, image_shape=environments.image_shape, action_size=environments.action.size, chunk=16)
     return Collector(environments, replay)
 
 
@@ -47,7 +47,7 @@ def files(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("task", "repeat", "steps", "saved_at", "stored"), [(TOY, 1, 300, 130, 27), ("reacher_easy", 25, 90, 50, 6)]
+    ("task", "repeat", "steps", "saved_at", "stored"), [(TOY, 1, 300, 130, 57), ("reacher_easy", 25, 90, 50, 18)]
 )
 def test_resume_is_exact(tmp_path: Path, task: str, repeat: int, steps: int, saved_at: int, stored: int) -> None:
     def environments() -> Environments:
@@ -62,14 +62,19 @@ def test_resume_is_exact(tmp_path: Path, task: str, repeat: int, steps: int, sav
     before = make(tmp_path / "resumed", environments())
     first = before.collect(policy, saved_at)
     buffer = io.BytesIO()
-    torch.save({"collector": before.state_dict(), "rng": torch.get_rng_state()}, buffer)
+    state = {"replay": before._replay.state_dict(), "collector": before.state_dict(), "rng": torch.get_rng_state()}
+    torch.save(state, buffer)
+    before.collect(policy, 5)  # lost
     buffer.seek(0)
     saved = torch.load(buffer, weights_only=True)
     torch.manual_seed(1)
     after = make(tmp_path / "resumed", environments())
+    after._replay.load_state_dict(saved["replay"])
     after.load_state_dict(saved["collector"])
     torch.set_rng_state(saved["rng"])
     assert first + after.collect(Remembering(), steps - saved_at) == summaries
+    for collector in (straight, after):
+        collector._replay.flush()
     assert files(tmp_path / "resumed") == files(tmp_path / "straight")
     assert len(files(tmp_path / "straight")) == stored
     assert (after.frames, after.steps, after.episodes) == (
@@ -91,7 +96,8 @@ def test_records_are_aligned(tmp_path: Path) -> None:
     (summary,) = collector.collect(RandomPolicy(environments.action), 40)
     assert (summary.steps, summary.frames, summary.is_cut) == (32, 32, False)
     assert collector.frames == 39 - 1
-    records = np.load(tmp_path / "00000000-33.npy", allow_pickle=False)
+    (_, records), (_, unfinished) = collector._replay.episodes()
+    assert len(unfinished) == 40 - 33
     assert records["is_first"].tolist() == [True] + [False] * 32
     assert not records["is_terminal"].any()
     assert (records["action"][0] == 0).all()
@@ -131,8 +137,10 @@ def test_a_cut_episode_is_kept(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="cut"):
         (summary,) = collector.collect(policy, 3)
     assert (summary.steps, summary.is_cut) == (9, True)
-    records = np.load(tmp_path / "00000000-10.npy", allow_pickle=False)
-    assert not records["is_terminal"].any()
+    (_, cut), (_, following) = collector._replay.episodes()
+    assert (len(cut), len(following)) == (10, 2)  # what was seen, as of an episode that a time limit ends
+    assert not cut["is_terminal"].any() and following["is_first"].tolist() == [True, False]
+    assert cut["reward"].sum() == pytest.approx(summary.return_)
     environments.close()
 
 

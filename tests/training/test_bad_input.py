@@ -210,7 +210,7 @@ def test_replay_file_cut_short(finished: Path, complaint: Any) -> None:
         run(["fit", "--run", str(finished), "--schedule.rounds", "5"])
     for path in replay.iterdir():
         path.unlink()
-    assert "none of its episodes" in complaint(["fit", "--run", str(finished), "--schedule.rounds", "6"])
+    assert "none of its records" in complaint(["fit", "--run", str(finished), "--schedule.rounds", "6"])
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, calls: range) -> None:

@@ -199,4 +199,4 @@ def check(folder: Path, driver: str = "actor") -> None:
         assert (folder / name).stat().st_size > 0
     for name in ("episode_0000002.mp4", "open_loop_0000002.png", "open_loop_0000002.mp4"):
         assert (folder / "videos" / name).stat().st_size > 0
-    assert list((folder / "replay" / "rank_0").glob("*.npy"))
+    assert list((folder / "replay" / "rank_0").glob("*.npz"))

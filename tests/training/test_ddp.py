@@ -29,7 +29,7 @@ def fit(folder: Path, rounds: int) -> None:
 
 def first_actions(shard: Path) -> np.ndarray:
     """Actions of the first records that a rank has stored."""
-    return np.load(min(shard.glob("*.npy")))["action"][:10]
+    return np.load(min(shard.glob("*.npz")))["action"][:10]
 
 
 def test_two_ranks_train_alike_and_resume(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
+from worldmodel.experience.records import stored_features, stored_shapes
+from worldmodel.experience.replay import Replay
 from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.data import shard
 from worldmodel.training.run_folder import RunFolder
 
 _KEPT = ("state_dict", "updates", "frames", "progress")
@@ -23,7 +26,7 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
         run: the run's folder.
         out: the folder to make; it may be there, but empty.
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
-        episodes: of the replay, the newest of the first process.
+        episodes: of the replay, the newest of the first process that have ended.
         half: keep matrices as float16, in half the space.
 
     Raises:
@@ -39,14 +42,12 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
-    shard = source.path / "replay" / "rank_0"
-    stored = sorted(shard.glob("*.npy"))
-    newest = stored[max(0, len(stored) - episodes) :]
-    for path in (source.config, source.evaluations, *shard.glob("*.json"), *newest):
+    for path in (source.config, source.evaluations):
         if path.exists():
             _copy(path, target.path / path.relative_to(source.path))
+    copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
-    print(f"wrote {out}: {size / 1e6:.1f} MB, {len(newest)} episodes")
+    print(f"wrote {out}: {size / 1e6:.1f} MB, {copied} episodes")
 
 
 def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
@@ -68,6 +69,20 @@ def _halved(x: Tensor) -> Tensor:
         return x
     smaller = x.half()
     return smaller if smaller.isfinite().all() else x
+
+
+def _copy_episodes(source: Path, target: Path, count: int) -> int:
+    """Copy the newest whole episodes; returns how many there were."""
+    if not count or not any(source.glob("*.npz")):
+        return 0
+    (image_shape, action_size), features = stored_shapes(source), stored_features(source)
+    held, copy = (
+        Replay(path, image_shape=image_shape, action_size=action_size, features=features) for path in (source, target)
+    )
+    for _, records in held.episodes(count, ended=True):
+        if records["is_first"][0]:  # the oldest may have lost its beginning
+            copy.add_episode(records)
+    return copy.num_episodes
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -105,8 +105,7 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
     """
     length, longest = context + horizon, 0
     parts, episode = [], []
-    for number, path in enumerate(sorted(replay.directory.glob("*.npy"))):
-        records = np.load(path, allow_pickle=False)
+    for number, records in replay.episodes():
         longest = max(longest, len(records))
         for first in range(0, len(records) - length + 1, length):
             parts.append(records[first : first + length])

@@ -50,6 +50,9 @@ class EpisodeSummary(NamedTuple):
     is_cut: bool  # by the death of a worker
 
 
+_BEGUN = EpisodeSummary(0.0, 0, 0, False)
+
+
 class Episode(NamedTuple):
     """One whole episode of evaluation."""
 
@@ -97,9 +100,10 @@ def _like(saved: Any, initial: Any) -> Any:
 
 
 class Collector:
-    """Fills a replay. The unfinished episode of each environment waits in memory.
+    """Fills a replay, a stream for each environment, as the steps are taken.
 
-    ``frames`` counts environment frames, action repeat included; ``steps`` vector steps; ``episodes`` those stored.
+    ``frames`` counts environment frames, action repeat included; ``steps`` vector steps; ``episodes`` those that ended.
+    Where a worker dies its episode is cut: what was seen of it stays, as of one that a time limit ends.
 
     Args:
         environments: what is stepped.
@@ -120,8 +124,7 @@ class Collector:
         self._actor = _Actor()
         self._step: EnvStep | None = None
         self._features: Tensor | None = None  # of that step's images
-        self._unfinished: list[list[np.ndarray]] = [[] for _ in range(environments.num_envs)]
-        self._episode_frames = [0] * environments.num_envs
+        self._running = [_BEGUN] * environments.num_envs
         self.frames, self.steps, self.episodes = 0, 0, 0
 
     def collect(self, policy: Policy, steps: int) -> list[EpisodeSummary]:
@@ -142,66 +145,56 @@ class Collector:
             self.steps += 1
             self.frames += int(step.frames.sum())
             for index in range(self._environments.num_envs):
-                self._record(index, step, action[index], None if features is None else features[index])
+                if not step.is_cut[index]:  # or nothing was seen
+                    self._record(index, step, action[index], None if features is None else features[index])
                 if step.is_last[index]:
-                    finished.append(self._finish(index, bool(step.is_cut[index])))
+                    finished.append(self._running[index]._replace(is_cut=bool(step.is_cut[index])))
+                    self._running[index] = _BEGUN
+                    self.episodes += 1
         return finished
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs: tensors, numbers, strings, lists and dicts."""
+        """All that an exact resume needs beside the replay's state: tensors, numbers, strings, lists and dicts."""
         environments = self._environments.state_dict()
         environments["actions"] = [torch.from_numpy(actions) for actions in environments["actions"]]
         step = None if self._step is None else {k: torch.from_numpy(v) for k, v in self._step._asdict().items()}
-        raw = [b"".join(record.tobytes() for record in records) for records in self._unfinished]
         return {
             "environments": environments,
             "step": step,
             "features": None if self._features is None else self._features.cpu(),
-            "unfinished": [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in raw],
-            "episode_frames": list(self._episode_frames),
+            "running": [list(episode) for episode in self._running],
             "policy": self._actor.state_dict(),
             "counters": [self.frames, self.steps, self.episodes],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Return to a saved moment; environments replay their unfinished episodes.
+        """Return to a saved moment, of which the replay has its own; environments replay their unfinished episodes.
 
         Raises:
             UserError: the state is of another number of environments.
         """
         self._environments.load_state_dict(state["environments"])
         self._step = None if state["step"] is None else EnvStep(**{k: v.numpy() for k, v in state["step"].items()})
-        self._features = state.get("features")  # there are none in checkpoints from before they were kept
-        records = [np.frombuffer(data.numpy().tobytes(), self._replay.dtype) for data in state["unfinished"]]
-        self._unfinished = [[array[i : i + 1] for i in range(len(array))] for array in records]
-        self._episode_frames = list(state["episode_frames"])
+        self._features = state["features"]
+        self._running = [EpisodeSummary(*episode) for episode in state["running"]]
         self._actor.load_state_dict(state["policy"])
         self.frames, self.steps, self.episodes = state["counters"]
 
     def _record(self, index: int, step: EnvStep, action: np.ndarray, features: np.ndarray | None) -> None:
-        if step.is_cut[index]:
-            return  # nothing was seen
         record = np.zeros(1, self._replay.dtype)
         record["image"], record["reward"] = step.image[index], step.reward[index]
         record["action"] = 0 if step.is_first[index] else action
         record["is_first"], record["is_terminal"] = step.is_first[index], step.is_terminal[index]
         if features is not None:
             record["features"] = features
-        self._unfinished[index].append(record)
-        self._episode_frames[index] += int(step.frames[index])
-
-    def _finish(self, index: int, is_cut: bool) -> EpisodeSummary:
-        records = np.concatenate(self._unfinished[index])
-        self._replay.add_episode(records)
-        summary = EpisodeSummary(
-            float(records["reward"].sum()),
-            self._episode_frames[index],
-            len(records) - 1,
-            is_cut,
+        self._replay.add(index, record)
+        return_, frames, steps, _ = self._running[index]
+        self._running[index] = EpisodeSummary(
+            return_ + float(step.reward[index]),
+            frames + int(step.frames[index]),
+            steps + (not step.is_first[index]),
+            False,
         )
-        self._unfinished[index], self._episode_frames[index] = [], 0
-        self.episodes += 1
-        return summary
 
 
 def run_episodes(

@@ -1,79 +1,52 @@
-"""Episodes on disk, one plain .npy file each, sampled as sequences through memory maps."""
+"""Experience on disk, in chunks as it comes, sampled as sequences along the streams that it came in."""
 
 from __future__ import annotations
 
-import errno
-import io
-import json
-import mmap
-import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from worldmodel.errors import UserError
+from worldmodel.experience.chunk_folder import ChunkFolder
+from worldmodel.experience.chunks import WHOLE, Chunk, Name, columns_of
+from worldmodel.experience.layout import Layout, Piece
+from worldmodel.experience.open_chunk import OpenChunk
+from worldmodel.experience.records import Features, agree_on_features, record_dtype, stored_features
 from worldmodel.types import SequenceBatch
 
-_NAME = re.compile(r"(\d{8,})-(\d+)\.npy")
-_OPEN_FILES = 16384  # well below Linux's 65530 maps
-_FEATURES = "features.json"
+__all__ = ["Features", "Replay", "record_dtype", "stored_features"]
 
-
-class Features(NamedTuple):
-    """What is stored with each frame: the output of an encoder's frozen part."""
-
-    shape: tuple[int, ...]  # of one frame's
-    identity: str  # of the frozen part, ``Encoder.identity``
-
-
-def record_dtype(
-    image_shape: tuple[int, int, int], action_size: int, feature_shape: tuple[int, ...] | None = None
-) -> np.dtype:
-    """One record of ``worldmodel.types``: what was seen, and what led there. No features without a shape of theirs."""
-    fields: list[tuple] = [("image", "u1", image_shape), ("action", "<f4", (action_size,)), ("reward", "<f4")]
-    fields += [("is_first", "?"), ("is_terminal", "?")]
-    return np.dtype(fields if feature_shape is None else [*fields, ("features", "<f4", feature_shape)])
-
-
-def stored_features(directory: Path | str) -> Features | None:
-    """What a replay's directory says of the features in it; None where there are none.
-
-    Raises:
-        UserError: what it says cannot be read.
-    """
-    path = Path(directory) / _FEATURES
-    if not path.exists():
-        return None
-    try:
-        held = json.loads(path.read_text())
-        return Features(tuple(held["shape"]), held["identity"])
-    except (ValueError, KeyError, TypeError) as cause:
-        raise UserError(f"{path} is damaged: restore it, or use another run folder") from cause
+_BYTES = 8 * 2**20  # of a chunk's records, at most
 
 
 class Replay:
-    """A bounded store of whole episodes. A kill at any moment loses at most the episode not yet added.
+    """A bounded store of streams of records, one stream for each environment, and of whole episodes.
 
-    Sampling draws uniform starts over the episodes in the order they came, end to end; a sequence may run on into
-    the next episode (``is_first`` marks it), and from the newest on into the oldest.
+    A record can be sampled as soon as it is added. Records are kept in chunks, a file of ``chunk`` records each; the
+    last chunk of a stream is open, and in memory: a kill loses what it has been given since ``flush`` or
+    ``state_dict``. Everything else is safe on the disk.
+
+    Sampling draws uniform starts over all records; streams lie end to end. A sequence goes along its stream, and so on
+    into the next episode (``is_first`` marks it). Where a stream ends, or has lost a chunk, it goes on in what lies
+    next, from the newest on into the oldest; ``is_first`` marks that place too.
 
     Args:
-        directory: holds the files ``{episode}-{records}.npy``; made if missing.
+        directory: holds the chunks (see ``worldmodel.experience.chunks``); made if missing.
         image_shape: (3, H, W).
         action_size: A.
-        capacity: records to sample from; the oldest episodes leave when there are more.
+        capacity: records to sample from; the oldest leave when there are more, and their chunks leave the disk.
         seed: of the sampling.
         features: what is stored with each frame, nothing more if None. ``features.json`` in the directory says it too.
+        chunk: records in a file, or fewer where that would be over 8 MiB or a sixteenth of the capacity.
 
     Raises:
-        UserError: the directory holds records of another image or action shape, or other features.
+        UserError: the directory holds records of another image or action shape, other features, or those of an older
+            version.
     """
 
     def __init__(
@@ -85,44 +58,75 @@ class Replay:
         capacity: int = 1_000_000,
         seed: int = 0,
         features: Features | None = None,
+        chunk: int = 512,
     ) -> None:
         if capacity < 1:
             raise UserError(f"the replay's capacity is {capacity}: it must be 1 or more")
         self.directory, self.capacity, self.features = Path(directory), capacity, features
         self.dtype = record_dtype(image_shape, action_size, None if features is None else features.shape)
+        self._stored = np.dtype([*((name, self.dtype[name]) for name in self.dtype.names or ()), ("episode", "<i8")])
+        self._size = max(1, min(chunk, capacity // 16, _BYTES // self._stored.itemsize))
         self._rng = np.random.default_rng(seed)
-        self._open = lru_cache(maxsize=_OPEN_FILES)(self._map)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for leftover in self.directory.glob("*.tmp"):
-            leftover.unlink()
-        files = sorted(self._files())
-        self._agree(empty=not files)
-        self._lengths: dict[int, int] = {index: length for index, length, path in files if self._is_sound(path, length)}
-        self._next = files[-1][0] + 1 if files else 0
-        self._first = 0
+        self._folder = ChunkFolder(self.directory, self._stored)
+        self._open: dict[int, OpenChunk] = {}  # by stream
+        self._layout: Layout | None = None
+        names = self._folder.names()
+        agree_on_features(self.directory, features, empty=not names)
+        self._next = self._known = max((name.number for name in names.values()), default=-1) + 1
+        self._ends = self._folder.ends()
+        self._total = self._skip = 0
+        self._take(self._folder.find())
+        self._next_episode = 1 + max((chunk.runs[-1].episode for chunk in self._chunks.values()), default=-1)
         self._evict()
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._total - self._skip
 
     @property
     def num_episodes(self) -> int:
-        """Episodes to sample from."""
-        return len(self._lengths)
+        """Episodes to sample from, those that are under way and what is left of the oldest among them."""
+        return len({number for number, *_ in self._laid_out().episodes()})
+
+    def add(self, stream: int, records: np.ndarray) -> None:
+        """Go on with a stream, such as an environment's.
+
+        Args:
+            stream: its number, from 0 on.
+            records: (L,) of ``dtype``; ``is_first`` begins an episode.
+
+        Raises:
+            UserError: the disk is full; everything stored before is intact.
+        """
+        if records.dtype != self.dtype or records.ndim != 1 or stream < 0:
+            raise ValueError(f"a stream from 0 on takes (L,) of {self.dtype}, not {records.dtype} in {stream}")
+        if stream not in self._open:  # what another process has stored in this stream is not continued
+            start = self._ends[stream] + 1 if stream in self._ends else 0
+            self._open[stream] = OpenChunk(self._stored, self._size, stream, start)
+        chunk, at = self._open[stream], 0
+        while at < len(records):
+            if chunk.is_full:  # the disk was, too
+                self._close(chunk)
+            if not chunk.length:
+                chunk.number, self._next, self._layout = self._next, self._next + 1, None
+            some = records[at : at + chunk.room]
+            chunk.append(some, self._number_episodes(some["is_first"], chunk.episode))
+            at, self._total = at + len(some), self._total + len(some)
+        if chunk.is_full:
+            self._close(chunk)
+        self._evict()
 
     def add_episode(self, records: np.ndarray) -> None:
-        """Store one episode: (L,) of ``dtype``. It is safe on the disk on return.
+        """Store a whole episode: (L,) of ``dtype``. It is safe on the disk on return.
 
         Raises:
             UserError: the disk is full; everything stored before is intact.
         """
         if records.dtype != self.dtype or records.ndim != 1 or not len(records) or not records["is_first"][0]:
             raise ValueError(f"an episode is (L,) of {self.dtype} and begins with is_first, not {records.dtype}")
-        content = io.BytesIO()  # np.save on a file hides the reason when the disk is full
-        np.save(content, records, allow_pickle=False)
-        _write(self.directory / f"{self._next:08d}-{len(records)}.npy", content.getbuffer())
-        self._lengths[self._next] = len(records)
-        self._next += 1
+        episode = self._number_episodes(records["is_first"], -1)
+        name = Name(self._next, WHOLE, 0, len(records))
+        self._insert(self._folder.write(name, columns_of(records) | {"episode": episode}))
+        self._next, self._total = self._next + 1, self._total + len(records)
         self._evict()
 
     def sample(self, batch: int, length: int) -> SequenceBatch:
@@ -132,23 +136,41 @@ class Replay:
             UserError: nothing is stored yet.
         """
         if not len(self):
-            raise UserError(f"the replay {self.directory} is empty: collect a whole episode before training")
-        out = {
-            name: np.empty((batch, length, *self.dtype[name].shape), self.dtype[name].base)
-            for name in self.dtype.names or ()
-        }
-        episode = np.empty((batch, length), np.int64)
-        rows = [list(self._pieces(int(start), length)) for start in self._rng.integers(len(self), size=batch)]
-        for _, records, _ in (piece for pieces in rows for piece in pieces):
-            _read_ahead(records)  # ask for all of them before waiting for the first
+            raise UserError(f"the replay {self.directory} is empty: collect some records before training")
+        names, layout = self._stored.names or (), self._laid_out()
+        out = {name: np.empty((batch, length, *self._stored[name].shape), self._stored[name].base) for name in names}
+        rows = [list(layout.pieces(int(start), length)) for start in self._rng.integers(len(self), size=batch)]
+        size = self._stored["image"].itemsize
+        for piece in (piece for pieces in rows for piece in pieces):
+            if isinstance(piece.chunk, Chunk):  # ask for all of them before waiting for the first
+                self._folder.files.read_ahead(piece.chunk, "image", piece.begin * size, len(piece) * size)
         for row, pieces in enumerate(rows):
-            for index, records, at in pieces:
-                where = slice(at, at + len(records))
-                episode[row, where] = index
-                for name, array in out.items():
-                    array[row, where] = records[name]
-        tensors = {name: torch.from_numpy(array) for name, array in out.items()}
-        return SequenceBatch(**tensors, episode=torch.from_numpy(episode))
+            at = 0
+            for piece in pieces:
+                until = at + len(piece)
+                self._read(piece, {name: array[row, at:until] for name, array in out.items()})
+                out["is_first"][row, at] |= piece.is_cut
+                at = until
+        return SequenceBatch(**{name: torch.from_numpy(array) for name, array in out.items()})
+
+    def episodes(self, newest: int | None = None, ended: bool = False) -> Iterator[tuple[int, np.ndarray]]:
+        """Episodes one by one, a number and records (L,) of ``dtype``, in the order they began.
+
+        Args:
+            newest: how many, all if None.
+            ended: leave out what is the last of a stream so far, for it may be under way.
+        """
+        found = [(number, pieces) for number, pieces, is_last in self._laid_out().episodes() if not (ended and is_last)]
+        for number, pieces in found if newest is None else found[max(0, len(found) - newest) :]:
+            records, at = np.empty(sum(map(len, pieces)), self.dtype), 0
+            for piece in pieces:
+                until = at + len(piece)
+                columns = columns_of(records[at:until])
+                self._read(piece, columns)
+                for name, column in columns.items():
+                    records[name][at:until] = column
+                at = until
+            yield number, records
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -159,140 +181,117 @@ class Replay:
         finally:
             self._rng.bit_generator.state = state
 
+    def flush(self) -> None:
+        """Bring the open chunks to the disk as well. They stay open, and end where they would have ended.
+
+        Raises:
+            UserError: the disk is full; everything stored before is intact.
+        """
+        for chunk in self._open.values():
+            if chunk.length:
+                chunk.save(self._folder)
+
     def state_dict(self) -> dict[str, Any]:
-        """Which episodes there are, and the state of the sampling: ints and strings only."""
-        return {"first": self._first, "next": self._next, "rng": self._rng.bit_generator.state}
+        """What there is to sample from, and the state of the sampling; the records themselves are flushed.
+
+        Until ``commit``, nothing leaves the disk that this or the state before speaks of.
+
+        Raises:
+            UserError: the disk is full; everything stored before is intact.
+        """
+        self.flush()
+        self._known = self._next
+        return {
+            "chunks": torch.tensor(list(self._chunks), dtype=torch.int64),
+            "streams": [[c.stream, c.number, c.start, c.length, c.episode] for c in self._open.values()],
+            "next": self._next,
+            "next_episode": self._next_episode,
+            "rng": self._rng.bit_generator.state,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a checkpoint: whatever was added after it is deleted.
 
         Raises:
-            UserError: episodes that the checkpoint knew are gone from the directory.
+            UserError: the records that the checkpoint knew are gone from the directory.
         """
-        for index, _, path in list(self._files()):
-            if index >= state["next"]:
-                path.unlink()
-        sound = {index: length for index, length, path in sorted(self._files()) if self._is_sound(path, length)}
-        self._lengths = {index: length for index, length in sound.items() if index >= state["first"]}
-        if state["next"] > state["first"] and not self._lengths:
-            raise UserError(f"the replay {self.directory} has none of its episodes: restore the folder or start anew")
-        self._first, self._next = state["first"], state["next"]
+        found, lost = self._folder.find(), 0
+        self._open = {}
+        for stream, number, start, length, episode in state["streams"]:
+            chunk = OpenChunk(self._stored, max(self._size, length), stream, start, episode)
+            self._open[stream] = chunk
+            source = found.pop(number, None) if length else None
+            if source is not None and source.length >= length:
+                chunk.restore(self._folder, source, length)
+            else:
+                chunk.start, lost = start + length, lost + length
+        live = {number: found[number] for number in state["chunks"].tolist() if number in found}
+        gone = len(state["chunks"]) - len(live)
+        if (gone or lost) and not live and not any(chunk.length for chunk in self._open.values()):
+            raise UserError(f"the replay {self.directory} has none of its records: restore the folder or start anew")
+        if gone or lost:
+            text = f"the replay {self.directory} lacks {gone} chunks and {lost} records of others"
+            warnings.warn(f"{text} that the checkpoint knows: it goes on without them", stacklevel=2)
+        self.flush()  # those that have grown since are again as long as they were, before anything is deleted
+        self._take(live)
+        saved = [chunk.saved for chunk in self._open.values() if chunk.saved is not None]
+        self._folder.keep([*live.values(), *saved], following=state["next"], first=min(live, default=state["next"]))
+        self._next, self._next_episode = state["next"], state["next_episode"]
+        self._ends, self._known = self._folder.ends(), self._next
         self._rng.bit_generator.state = state["rng"]
-        self._open.cache_clear()
         self._evict()
 
     def commit(self) -> None:
-        """Delete what has left the sampling. Call it once a checkpoint is safe: older ones then lose these files."""
-        for index, _, path in list(self._files()):
-            if index < self._first:
-                path.unlink()
+        """Delete what has left the sampling. Call it once the checkpoint is safe that ``state_dict`` was for."""
+        self._folder.commit()
 
-    def _agree(self, empty: bool) -> None:
-        """Find the features that are asked for in the directory; one that is ``empty`` takes any."""
-        asked, held, path = self.features, stored_features(self.directory), self.directory / _FEATURES
-        if asked == held:
-            return
-        if not empty:
-            raise UserError(f"the replay {self.directory} {_other(held, asked)}")
-        path.unlink(missing_ok=True)
-        if asked is not None:
-            _write(path, json.dumps(asked._asdict()).encode())
+    def _number_episodes(self, is_first: np.ndarray, current: int) -> np.ndarray:
+        """Numbers (L,) of the episodes of consecutive records, of which the first may be in ``current``."""
+        begins = is_first.copy()
+        begins[0] |= current < 0
+        count = begins.cumsum()
+        self._next_episode += int(count[-1])
+        return np.where(count > 0, self._next_episode - count[-1] + count - 1, current)
+
+    def _take(self, chunks: dict[int, Chunk]) -> None:
+        """Let these be the full ones."""
+        self._chunks, self._layout, self._skip = dict(sorted(chunks.items())), None, 0
+        closed, opened = chunks.values(), self._open.values()
+        self._total = sum(chunk.length for chunk in closed) + sum(chunk.length for chunk in opened)
+
+    def _insert(self, chunk: Chunk) -> None:
+        in_order = not self._chunks or next(reversed(self._chunks)) < chunk.name.number
+        self._chunks[chunk.name.number] = chunk
+        if not in_order:  # a slow stream's
+            self._chunks = dict(sorted(self._chunks.items()))
+        self._layout = None
+
+    def _close(self, chunk: OpenChunk) -> None:
+        self._insert(chunk.save(self._folder))
+        chunk.restart()
 
     def _evict(self) -> None:
-        """Let the oldest episodes go while there are more records than ``capacity``; one always stays."""
-        surplus = sum(self._lengths.values()) - self.capacity
-        for index in list(self._lengths)[:-1]:
-            if surplus <= 0:
-                break
-            surplus -= self._lengths.pop(index)
-        self._first = next(iter(self._lengths), self._first)
-        self._live = np.fromiter(self._lengths, np.int64, len(self._lengths))
-        self._ends = np.cumsum(np.fromiter(self._lengths.values(), np.int64, len(self._lengths)))
+        """Let the oldest records go while there are more than ``capacity``; those of open chunks stay."""
+        surplus = self._total - self.capacity
+        while self._chunks and surplus >= (oldest := next(iter(self._chunks.values()))).length:
+            number = oldest.name.number
+            del self._chunks[number]
+            self._layout = None
+            self._total, surplus = self._total - oldest.length, surplus - oldest.length
+            # a checkpoint may want it
+            (self._folder.delete_later if number < self._known else self._folder.delete)(oldest.path)
+        self._skip = max(0, surplus) if self._chunks else 0
 
-    def _pieces(self, start: int, length: int) -> Iterator[tuple[int, np.ndarray, int]]:
-        """(episode, records, place) that together make ``length`` records from ``start`` on."""
-        at, order = 0, int(np.searchsorted(self._ends, start, side="right"))
-        offset = start - (int(self._ends[order - 1]) if order else 0)
-        while at < length:
-            index = int(self._live[order])
-            records = self._open(index)[offset : offset + length - at]
-            yield index, records, at
-            at, offset, order = at + len(records), 0, (order + 1) % len(self._live)
+    def _laid_out(self) -> Layout:
+        if self._layout is None:
+            self._layout = Layout([*self._chunks.values(), *(chunk for chunk in self._open.values() if chunk.length)])
+        self._layout.measure(self._skip)
+        return self._layout
 
-    def _map(self, index: int) -> np.memmap:
-        path = self.directory / f"{index:08d}-{self._lengths[index]}.npy"
-        records = np.lib.format.open_memmap(path, mode="r")
-        _memory(records).madvise(mmap.MADV_RANDOM)  # or each fault reads megabytes around it
-        return records
-
-    def _files(self) -> Iterator[tuple[int, int, Path]]:
-        for path in self.directory.iterdir():
-            if match := _NAME.fullmatch(path.name):
-                yield int(match[1]), int(match[2]), path
-
-    def _is_sound(self, path: Path, length: int) -> bool:
-        try:
-            records = np.lib.format.open_memmap(path, mode="r")
-            complete = path.stat().st_size == records.offset + records.nbytes
-        except (OSError, ValueError) as cause:
-            reason = " ".join(str(cause).split())
+    def _read(self, piece: Piece, out: dict[str, np.ndarray]) -> None:
+        if isinstance(piece.chunk, OpenChunk):
+            rows = piece.chunk.rows()
+            for name, column in out.items():
+                column[...] = rows[name][piece.begin : piece.end]
         else:
-            if records.dtype.names == self.dtype.names and records.dtype != self.dtype:
-                raise UserError(
-                    f"the replay {self.directory} holds images {records.dtype['image'].shape} and actions "
-                    f"{records.dtype['action'].shape}, this run {self.dtype['image'].shape} and "
-                    f"{self.dtype['action'].shape}: use another run folder"
-                )
-            if complete and records.shape == (length,) and records.dtype == self.dtype:
-                return True
-            reason = f"holds {records.shape} of {records.dtype.names or records.dtype}"
-        warnings.warn(f"skipping the damaged replay file {path}: {reason[:120]}", stacklevel=3)
-        return False
-
-
-def _other(held: Features | None, asked: Features | None) -> str:
-    """What is wrong, and what to do."""
-    if held is None:
-        return "holds no features: use another run folder, or set data.store_features to false"
-    if asked is None:
-        return f"holds features of {held.identity}: use another run folder, or set data.store_features to true"
-    return (
-        f"holds features {held.shape} of {held.identity}, this run's encoder makes {asked.shape} of {asked.identity}: "
-        "use another run folder, or the encoder that they were made with"
-    )
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of a replay. A kill leaves the whole of it or nothing."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # or a power cut may undo the rename
-        finally:
-            os.close(descriptor)
-    except OSError as cause:
-        temporary.unlink(missing_ok=True)
-        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"the disk of {path.parent} is full: free some space, then resume the run") from cause
-
-
-def _memory(records: np.ndarray) -> mmap.mmap:
-    """The map below any view of a memory-mapped array."""
-    base: Any = records
-    while not isinstance(base, mmap.mmap):
-        base = base.base
-    return base
-
-
-def _read_ahead(records: np.ndarray) -> None:
-    memory = _memory(records)
-    start = records.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
-    begin = start - start % mmap.PAGESIZE
-    memory.madvise(mmap.MADV_WILLNEED, begin, start + records.nbytes - begin)
+            self._folder.files.read(piece.chunk, piece.begin, out)

@@ -14,6 +14,7 @@ from worldmodel.experience.cores import cores
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.evaluation import evaluate, record
 from worldmodel.training.interrupt import Interrupted, Stop
+from worldmodel.training.lock import locked_by_first
 from worldmodel.training.metrics import duration
 from worldmodel.training.run import Run
 from worldmodel.training.run_folder import RunFolder, free_folder
@@ -40,8 +41,16 @@ def fit(given: list[str]) -> None:
 
 
 def _fit(fabric: Fabric, settings: Settings) -> None:
+    named = settings.config.run
+    if not named and fabric.is_global_zero:
+        named = free_folder(settings.config.data.task)
+    folder = RunFolder(fabric.broadcast(named))
+    with locked_by_first(fabric, folder.path):
+        _fit_in(folder, fabric, settings)
+
+
+def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
     config, schedule = settings.config, settings.schedule()
-    folder = RunFolder(fabric.broadcast(config.run or free_folder(config.data.task)))
     held = settings.dump()
     folder.check(held, settings.defaults())
     checkpoint = _going_on(folder, config.checkpoint, config.rewind)

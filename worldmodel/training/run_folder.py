@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class RunFolder:
     """Where a run keeps everything.
 
     Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
-    ``metrics.csv``, ``videos/``.
+    ``metrics.csv``, ``videos/``, ``lock``.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -120,10 +121,18 @@ class RunFolder:
 
 
 def free_folder(task: str) -> str:
-    """A folder for a run of this task that has no name: short, and not there yet."""
+    """Make a folder for a run of this task that has no name: a short one that was not there yet."""
     name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
-    taken = {path.name for path in Path("runs").glob(f"{name}-*")}
-    return f"runs/{name}-{next(n for n in range(1, len(taken) + 2) if f'{name}-{n}' not in taken)}"
+    for number in count(1):
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # or another process was quicker
+            continue
+        except OSError as cause:
+            raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
+    return str(folder)
 
 
 def _number(text: str) -> float:

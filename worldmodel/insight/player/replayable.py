@@ -97,17 +97,17 @@ class ReplayableEnv:
 
 
 def from_replay(replay: Replay, count: int = 4) -> list[Recorded]:
-    """The newest ``count`` episodes of a replay. Their seeds are not stored, so they cannot be played again.
+    """The newest ``count`` episodes of a replay that have ended, or where none has, those that are under way.
+
+    Their seeds are not stored, so they cannot be played again.
 
     Raises:
         UserError: the replay is empty.
     """
-    paths = sorted(replay.directory.glob("*.npy"))[-count:]
-    if not paths:
-        raise UserError(f"the replay {replay.directory} is empty: collect an episode first")
-    episodes = []
-    for path in paths:
-        records = np.load(path, allow_pickle=False)
-        name = f"episode {int(path.stem.partition('-')[0])}"
-        episodes.append(Recorded(name, *(records[x].copy() for x in ("image", "action", "reward"))))
-    return episodes
+    episodes = list(replay.episodes(count, ended=True)) or list(replay.episodes(count))
+    if not episodes:
+        raise UserError(f"the replay {replay.directory} is empty: collect some records first")
+    return [
+        Recorded(f"episode {number}", x["image"].copy(), x["action"].copy(), x["reward"].copy())
+        for number, x in episodes
+    ]

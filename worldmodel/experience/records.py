@@ -1,0 +1,90 @@
+"""What a record of a replay is made of, and what a replay's folder says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from worldmodel.errors import UserError
+from worldmodel.experience.chunks import Name, write_durably
+
+_FEATURES = "features.json"
+
+
+class Features(NamedTuple):
+    """What is stored with each frame: the output of an encoder's frozen part."""
+
+    shape: tuple[int, ...]  # of one frame's
+    identity: str  # of the frozen part, ``Encoder.identity``
+
+
+def record_dtype(
+    image_shape: tuple[int, int, int], action_size: int, feature_shape: tuple[int, ...] | None = None
+) -> np.dtype:
+    """One record of ``worldmodel.types``: what was seen, and what led there. No features without a shape of theirs."""
+    fields: list[tuple] = [("image", "u1", image_shape), ("action", "<f4", (action_size,)), ("reward", "<f4")]
+    fields += [("is_first", "?"), ("is_terminal", "?")]
+    return np.dtype(fields if feature_shape is None else [*fields, ("features", "<f4", feature_shape)])
+
+
+def stored_features(directory: Path | str) -> Features | None:
+    """What a replay's directory says of the features in it; None where there are none.
+
+    Raises:
+        UserError: what it says cannot be read.
+    """
+    path = Path(directory) / _FEATURES
+    if not path.exists():
+        return None
+    try:
+        held = json.loads(path.read_text())
+        return Features(tuple(held["shape"]), held["identity"])
+    except (ValueError, KeyError, TypeError) as cause:
+        raise UserError(f"{path} is damaged: restore it, or use another run folder") from cause
+
+
+def stored_shapes(directory: Path | str) -> tuple[tuple[int, int, int], int]:
+    """Image shape (3, H, W) and action size of the records in a replay's directory.
+
+    Raises:
+        UserError: there are none that can be read.
+    """
+    for path in sorted(path for path in Path(directory).glob("*.npz") if Name.of(path)):
+        try:
+            with np.load(path, allow_pickle=False) as columns:
+                _, channels, height, width = columns["image"].shape
+                return (channels, height, width), columns["action"].shape[1]
+        except Exception:  # damaged, in one of many ways
+            continue
+    raise UserError(f"the replay {directory} is empty: collect some records first")
+
+
+def agree_on_features(directory: Path, asked: Features | None, empty: bool) -> None:
+    """Find the features that are asked for in a replay's directory; one that is ``empty`` takes any.
+
+    Raises:
+        UserError: it holds others.
+    """
+    held, path = stored_features(directory), directory / _FEATURES
+    if asked == held:
+        return
+    if not empty:
+        raise UserError(f"the replay {directory} {_other(held, asked)}")
+    path.unlink(missing_ok=True)
+    if asked is not None:
+        write_durably(path, json.dumps(asked._asdict()).encode())
+
+
+def _other(held: Features | None, asked: Features | None) -> str:
+    """What is wrong, and what to do."""
+    if held is None:
+        return "holds no features: use another run folder, or set data.store_features to false"
+    if asked is None:
+        return f"holds features of {held.identity}: use another run folder, or set data.store_features to true"
+    return (
+        f"holds features {held.shape} of {held.identity}, this run's encoder makes {asked.shape} of {asked.identity}: "
+        "use another run folder, or the encoder that they were made with"
+    )
