@@ -19,7 +19,6 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 DATA, PAGE, NOTES = DOCS / "planners.json", DOCS / "planners.md", DOCS / "planners_notes.md"
-CONFIGS = Path(__file__).parent.parent / "configs" / "policy"
 PLANNERS = ("random_shooting", "cem", "icem", "mppi", "gradient", "ilqr")
 EPISODES, DECISIONS = 10, 40
 CORES = len(os.sched_getaffinity(0))  # asked before threads are bound
@@ -30,6 +29,7 @@ def drivers() -> Iterator[Any]:
     import yaml
 
     from worldmodel.training.acting import Acting, AtRandom, ByActor
+    from worldmodel.training.configs import find
     from worldmodel.training.parser import Parser
 
     yield AtRandom()
@@ -37,7 +37,7 @@ def drivers() -> Iterator[Any]:
     parser = Parser()
     parser.add_argument("--who", type=Acting)
     for name in PLANNERS:
-        held = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]["evaluate_with"]
+        held = yaml.safe_load(find(name, "policy").read_text())["model"]["evaluate_with"]
         helped = parser.instantiate_classes(parser.parse_object({"who": held})).who
         alone = copy.copy(helped)
         alone.proposals, alone.value = 0, False
