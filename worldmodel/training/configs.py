@@ -12,9 +12,7 @@ import yaml
 
 from worldmodel.errors import UserError
 
-_PACKAGE = Path(__file__).parents[1]
-# inside the package once it is installed, beside it in the repository
-SHIPPED = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if (path / "base.yaml").is_file())
+SHIPPED = (Path(__file__).parents[1] / "configs").resolve()  # in the repository a link to its own configs/
 BASE = (SHIPPED / "base.yaml", SHIPPED / "size" / "laptop.yaml")  # one thing: what every run has, and its size
 KINDS = ("size", "task", "encoder", "transition", "policy")  # each lies over those before it
 _WORLD_MODEL = {"encoder", "latents", "transition", "decoder"}
@@ -42,11 +40,11 @@ def find(name: str | Path, kind: str = "") -> Path:
     for candidate in (wanted, f"{kind}/{wanted}"):
         if candidate in known:
             return SHIPPED / f"{candidate}.yaml"
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.75)
-    if not near:  # without its folder, or in another
-        last = {other: other.rpartition("/")[2] for other in known if other.startswith(kind)}
-        near = difflib.get_close_matches(wanted.rpartition("/")[2], last.values(), n=3, cutoff=0.6)
-        near = [other for other in last if last[other] in near]
+    last = {other: other.rpartition("/")[2] for other in known if other.startswith(kind)}
+    leaf = wanted.rpartition("/")[2]
+    near = [other for other in last if last[other] == leaf]  # in another folder, or none was given
+    near = near or difflib.get_close_matches(wanted, known, n=3, cutoff=0.75)
+    near = near or [other for other in last if last[other] in difflib.get_close_matches(leaf, last.values())]
     hint = f"did you mean {' or '.join(near)}?" if near else f"configs/{kind} holds those that are shipped"
     raise UserError(f"there is no {kind or 'configuration'}{' file' * bool(kind)} {name}: {hint}")
 
@@ -61,7 +59,8 @@ def arrange(paths: Iterable[Path | str]) -> list[Path | str]:
     given = list(paths)
     ordered: list[Path | str] = []
     for shipped, group in groupby(given, key=_is_shipped):
-        ordered += sorted(group, key=_kind) if shipped else list(group)
+        files = list(group)
+        ordered += sorted(files, key=_kind) if shipped else files
     if BASE[0].resolve() not in map(_resolved, given) and any(_is_whole(path) for path in given):
         return ordered
     return [*BASE, *(path for path in ordered if _resolved(path) != BASE[0].resolve())]
@@ -89,7 +88,7 @@ def _resolved(path: Path | str) -> Path | str:
 
 
 def _is_shipped(path: Path | str) -> bool:
-    return isinstance(path, Path) and path.resolve().is_relative_to(SHIPPED.resolve())
+    return isinstance(path, Path) and path.resolve().is_relative_to(SHIPPED)
 
 
 def _kind(path: Path | str) -> int:
@@ -106,6 +105,7 @@ def _is_whole(path: Path | str) -> bool:
         held: Any = yaml.safe_load(path.read_text() if isinstance(path, Path) else path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser complains of it
         return False
-    for key in ("model", "world_model", "init_args"):
+    for key in ("model", "world_model"):
         held = held.get(key) if isinstance(held, dict) else None
-    return isinstance(held, dict) and held.keys() >= _WORLD_MODEL
+    parts = held.get("init_args") if isinstance(held, dict) and "class_path" in held else None
+    return isinstance(parts, dict) and parts.keys() >= _WORLD_MODEL

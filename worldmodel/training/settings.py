@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from jsonargparse import ActionConfigFile, Namespace
 
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
-from worldmodel.training.configs import arrange, find
+from worldmodel.training.configs import KINDS, arrange, find, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
@@ -29,9 +30,18 @@ def add_parts(parser: Parser) -> None:
     parser.add_class_arguments(Agent, "model", skip={"action", "optimizer"}, instantiate=False)
 
 
+_FIRST = (
+    *("help", "help-all", "config", "run", "policy", "checkpoint", "rewind", "seed"),
+    *("fabric.devices", "fabric.precision", "schedule.", "data.task", "data.action_repeat", "data.num_envs"),
+    *("data.episode_frames", "data.batch", "data.length", "model.compile"),
+)
+
+
 def training_parser(name: str, description: str) -> Parser:
     """The parser of a command that has all the settings of a run."""
-    parser = Parser(prog=f"worldmodel {name}", description=description)
+    usage = f"worldmodel {name} [--config NAME ...] [--run FOLDER] [OPTIONS]"
+    parser = Parser(prog=f"worldmodel {name}", description=description, usage=usage)
+    parser.add_help_all(_FIRST, _shipped())
     text = "what is shipped (task/walker_walk) or a file of settings; may be given again and again"
     parser.add_argument("-c", "--config", action=ActionConfigFile, help=text)
     parser.add_argument("--run", type=str | None, default=None, help="the run's folder; resumes what it holds")
@@ -43,6 +53,15 @@ def training_parser(name: str, description: str) -> Parser:
     parser.add_class_arguments(Schedule, "schedule", instantiate=False)
     add_parts(parser)
     return parser
+
+
+def _shipped() -> str:
+    """What there is to name after ``--config``, a paragraph for each kind."""
+    text = "configurations, in any order; what is not named is base, at the size laptop:"
+    for kind in KINDS:
+        listed = ", ".join(name.removeprefix(f"{kind}/") for name in names(kind))
+        text += "\n" + fill(f"{kind}/ {listed}", 100, initial_indent="  ", subsequent_indent="    ")
+    return f"{text}\n\n--model.world_model.help and the like explain a class; --help-all shows every option.\n"
 
 
 class Settings:
@@ -120,7 +139,7 @@ def with_configs(given: list[str]) -> list[str]:
     words = iter(given)
     for word in words:
         flag, equals, value = word.partition("=")
-        asks = asks or flag in ("-h", "--help") or flag.endswith(".help")
+        asks = asks or flag in ("-h", "--help", "--help-all") or flag.endswith(".help")
         if flag not in ("-c", "--config", "--policy", "--run"):
             rest.append(word)
             continue
