@@ -57,7 +57,7 @@ class ByActor(Acting):
         if actor_critic is None:
             raise UserError(
                 "this run has no actor: give model.evaluate_with and model.collect_with a planner, "
-                "such as --policy configs/policy/cem.yaml"
+                "such as --policy policy/cem"
             )
         return ActorPolicy(world_model, actor_critic.actor, action.size, explore)
 

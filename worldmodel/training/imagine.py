@@ -21,6 +21,7 @@ from worldmodel.insight.video import write_gif, write_mp4
 from worldmodel.training.acting import Acting, ByActor
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
+from worldmodel.training.configs import find
 from worldmodel.training.loading import load_run
 from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import own_randomness
@@ -58,7 +59,7 @@ def imagine(
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
         horizon: records that are dreamt; 30 if none is given, or as many as there are actions.
         context: records that are seen before a dream.
-        policy: who acts in the dream, a config such as configs/policy/cem.yaml; "actor" for the run's own.
+        policy: who acts in the dream, a config such as policy/cem; "actor" for the run's own.
         actions: a file of actions to take in the dream, .npy or .csv, a row for each step (H, A).
         members: film every member's own dream as well.
         sequences: dreams, each of an episode of its own.
@@ -176,15 +177,14 @@ def _whole(batch: SequenceBatch, context: int) -> SequenceBatch:
 
 
 def read_policy(path: str | Path) -> Acting:
-    """Who acts, by a config file such as configs/policy/cem.yaml: what it gives as ``model.evaluate_with``.
+    """Who acts, by a config such as policy/cem: what it gives as ``model.evaluate_with``.
 
     Raises:
         UserError: there is no such file, or it does not say who acts.
     """
-    if not Path(path).is_file():
-        raise UserError(f"there is no policy file {path}: configs/policy holds those that are shipped")
+    path = find(path, "policy")
     try:
-        held = yaml.safe_load(Path(path).read_text())
+        held = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise UserError(f"the policy file {path} is no YAML: {' '.join(str(cause).split())}") from cause
     model = held.get("model") if isinstance(held, dict) else None
