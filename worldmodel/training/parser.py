@@ -8,7 +8,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -38,15 +38,15 @@ class Parser(ArgumentParser):
         self.first, self.more = first, more
         self.add_argument("--help-all", action=_HelpAll, help="show every option")
 
-    def format_help(self) -> str:
+    def format_help(self, *given: Any, **named: Any) -> str:  # what is given differs with jsonargparse's version
         if not self.first:
-            return super().format_help()
+            return super().format_help(*given, **named)
         hidden = [action for action in self._actions if not self._is_first(action)]
         texts = [action.help for action in hidden]
         for action in hidden:
             action.help = argparse.SUPPRESS
         try:
-            return f"{super().format_help()}\n{self.more}"
+            return f"{super().format_help(*given, **named)}\n{self.more}"
         finally:
             for action, text in zip(hidden, texts, strict=True):
                 action.help = text
