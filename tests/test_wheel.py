@@ -9,8 +9,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SHORT = """
 schedule: {rounds: 2, prefill: 40, steps: 8, updates: 2, evaluation_episodes: 1}
@@ -48,7 +46,6 @@ def wheel(folder: Path) -> Path:
 
 
 def test_the_wheel_works_elsewhere(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel(tmp_path)) as archive:
         archive.extractall(site)
