@@ -169,7 +169,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind:
         ("task/walker_wlak", "", "did you mean task/walker_walk or"),
         ("walker_walk", "", "did you mean task/walker_walk?"),
         ("transition/mppi", "", "did you mean policy/mppi?"),
-        ("cme", "policy", "did you mean policy/cem or"),
+        ("cme", "policy", "did you mean policy/cem?"),
         ("no/such.yaml", "", "configs/ holds those that are shipped"),
         ("no/such.yaml", "policy", "configs/policy holds those that are shipped"),
     ],
