@@ -92,6 +92,15 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 
+def _path(name: str) -> str:
+    """``worldmodel.WorldModel`` as ``worldmodel.model.world_model.WorldModel``; anything else as it is."""
+    package, _, called = name.rpartition(".")
+    if package != __name__ or called not in _WHERE:
+        return name
+    module, _, there = _WHERE[called].partition(":")
+    return f"{package}.{module}.{there or called}"
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *_WHERE})
 

@@ -14,7 +14,7 @@ from tests.training.conftest import CONFIGS, TINY
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
 from worldmodel.training.configs import BASE, KINDS, arrange, find, merged, names
-from worldmodel.training.settings import Settings, read, training_parser, with_configs
+from worldmodel.training.settings import Settings, plain, read, training_parser, with_configs
 from worldmodel.types import ActionSpec
 
 # weights that have to be downloaded, or given
@@ -40,7 +40,7 @@ def read_only(given: list[str]) -> dict[str, Any]:
     parser = training_parser("fit", "")
     words = [word for name in given for word in ("--config", name)]
     config = parser.parse_args(with_configs([*words, "--run", "nowhere"]))
-    return yaml.safe_load(parser.dump(config, skip_unset=False))
+    return plain(parser, config)
 
 
 def crossed() -> list[list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
+import worldmodel as front_door
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
 from worldmodel.training.configs import KINDS, arrange, find, names
@@ -99,11 +100,24 @@ class Settings:
 
     def dump(self) -> dict[str, Any]:
         """As plain data, the way ``config.yaml`` holds it."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        return plain(self.parser, self.config)
 
     def defaults(self) -> dict[str, Any]:
         """What a setting is that nobody gave."""
         return self.parser.get_defaults().as_dict()
+
+
+def plain(parser: Parser, config: Namespace) -> dict[str, Any]:
+    """Settings as plain data, classes by their whole path: jsonargparse would write the front door's."""
+    return _spelled_out(yaml.safe_load(parser.dump(config, skip_unset=False)))
+
+
+def _spelled_out(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _spelled_out(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_spelled_out(value) for value in tree]
+    return front_door._path(tree) if isinstance(tree, str) else tree
 
 
 def read(parser: Parser, given: list[str]) -> Settings:
