@@ -8,7 +8,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 train: $(ready) ## install, then train and evaluate the default task into RUN; a run that is there goes on
-	.venv/bin/worldmodel fit --config configs/base.yaml --run $(RUN)
+	.venv/bin/worldmodel fit --config base --run $(RUN)
 
 test: $(ready) ## install, then run the whole test suite
 	$(PYTHON) -m pytest
@@ -30,18 +30,8 @@ clean: ## remove .venv and caches; runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A command can be on the PATH and not run (a version manager's shim), so each is tried.
 $(ready): setup.cfg constraints.txt
-	@$(PYTHON) -c '' 2>/dev/null || { \
-		rm -rf .venv; \
-		for name in python3.12 python3.11 python3; do \
-			"$$name" -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null && break; \
-			name=; \
-		done; \
-		test -n "$$name" || { echo "Python 3.11 or 3.12 is needed, and neither runs here: install one" >&2; exit 1; }; \
-		echo "creating .venv with $$name"; \
-		if uv --version >/dev/null 2>&1; then uv venv --quiet --python "$$(command -v "$$name")" .venv; \
-		else "$$name" -m venv .venv; fi; }
+	@$(PYTHON) -c '' 2>/dev/null || sh .ci/venv
 	@if uv --version >/dev/null 2>&1; then uv pip install --quiet --python $(PYTHON) -e '.[dev]' -c constraints.txt; \
 	else $(PYTHON) -m pip install --quiet -e '.[dev]' -c constraints.txt; fi
 	@touch $@

@@ -13,28 +13,27 @@ import copy
 import json
 import statistics
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.update import CONFIGS, Update, make_agent, merge  # pins the threads: nothing loads torch before
+from benchmarks.update import Update, make_agent  # pins the threads: nothing loads torch before
 
 # isort: split
 import numpy as np
 import torch
-import yaml
 
 from worldmodel.experience.replay import Features, Replay
 from worldmodel.training.agent import Agent
+from worldmodel.training.configs import merged
 from worldmodel.training.data import frozen_features
 from worldmodel.training.fabric import make_fabric
 
 SIDE, EPISODES, RECORDS = 64, 8, 64
 
 
-def build(encoder: Path, weights: str | None, batch: int | None) -> tuple[Agent, int, int]:
+def build(encoder: str, weights: str | None, batch: int | None) -> tuple[Agent, int, int]:
     """The agent of base.yaml with this encoder, its batch and its length."""
-    config = merge(yaml.safe_load((CONFIGS / "base.yaml").read_text()), yaml.safe_load(encoder.read_text()))
+    config = merged(encoder)
     if weights:
         config["model"]["world_model"]["init_args"]["encoder"]["init_args"]["file"] = weights
     return make_agent(config), batch or config["data"]["batch"], config["data"]["length"]
@@ -74,7 +73,7 @@ def race(updates: dict[str, Update], count: int, warmup: int = 2) -> tuple[dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", type=Path, default=CONFIGS / "encoder" / "lite0.yaml", help="a config of one")
+    parser.add_argument("--encoder", default="encoder/lite0", help="a config of one")
     parser.add_argument("--file", help="its weights; as the config says if not given")
     parser.add_argument("--batch", type=int, help="sequences in a batch; as in base.yaml if not given")
     parser.add_argument("--updates", type=int, default=10, help="of each kind, after two to warm up")

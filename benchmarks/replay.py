@@ -2,8 +2,8 @@
 
 The sampling process may hold ``--memory`` MB of its own (RLIMIT_DATA), less than the store. The system's page cache is
 not part of that limit, so there are two figures: ``ms_per_sample`` with the store in the page cache as far as it fits,
-``ms_per_sample_cold`` with every page dropped from it before each sample. ``open_seconds`` is what opening it takes, which
-compares all of it with its checksums, from the page cache.
+``ms_per_sample_cold`` with every page dropped from it before each sample. ``open_seconds`` is what opening it takes,
+which compares all of it with its checksums, from the page cache.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=0.0, help="seconds a start may live; a third of the run if 0")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    configs = given.config or ["configs/base.yaml", "benchmarks/resume.yaml"]
+    configs = given.config or ["benchmarks/resume.yaml"]
     with tempfile.TemporaryDirectory() as folder:
         calm, troubled = Path(folder) / "calm", Path(folder) / "troubled"
         start = time.monotonic()

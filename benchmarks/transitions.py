@@ -1,6 +1,6 @@
 """What each transition costs: ``python -m benchmarks.transitions [--rounds 40]``.
 
-One update as training does it (losses of world model, actor and critic, backward, Adam) of ``configs/base.yaml`` with
+One update as training does it (losses of world model, actor and critic, backward, Adam) of the laptop size with
 each file of ``configs/transition`` in turn, round after round, so that a busy machine slows all alike. ``ratio`` is the
 median over the rounds of the time divided by that of ``single``, one member, in the same round. The last line is a
 JSON object.
@@ -13,7 +13,10 @@ import json
 import statistics
 from tempfile import TemporaryDirectory
 
-from benchmarks.update import CONFIGS, Stopwatch, Update, build, store  # pins the threads: nothing loads torch before
+from benchmarks.update import Stopwatch, Update, build, store  # pins the threads: nothing loads torch before
+
+# isort: split
+from worldmodel.training.configs import names
 
 WARMUP = 3
 
@@ -22,10 +25,9 @@ def measure(rounds: int, folder: str) -> dict[str, list[float]]:
     """Seconds of an update in each round, by the name of the transition's config."""
     replay = store(folder)
     updates: dict[str, Update] = {}
-    for path in sorted((CONFIGS / "transition").glob("*.yaml")):
-        # laid upon base.yaml, which has the laptop's size
-        agent, batch, length = build(f"../transition/{path.stem}", compiled=False)
-        updates[path.stem] = Update(agent.setup(), replay, batch, length)
+    for name in names("transition"):
+        agent, batch, length = build(name, compiled=False)
+        updates[name.removeprefix("transition/")] = Update(agent.setup(), replay, batch, length)
     seconds: dict[str, list[float]] = {name: [] for name in updates}
     for i in range(WARMUP + rounds):
         for name, update in updates.items():

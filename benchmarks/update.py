@@ -15,22 +15,20 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from worldmodel.experience.replay import Replay, record_dtype
 from worldmodel.training.agent import Agent
+from worldmodel.training.configs import merge, merged
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.parser import Parser
 from worldmodel.training.settings import Settings, add_parts
 from worldmodel.types import ActionSpec, LatentState, SequenceBatch
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 STANDARD = {
     "data": {"batch": 16, "length": 32},
     "model": {
@@ -42,7 +40,7 @@ STANDARD = {
                     "class_path": "worldmodel.model.distributions.CategoricalLatents",
                     "init_args": {"groups": 16, "classes": 16},
                 },
-                "transition": {"init_args": {"members": 5, "width": 256}},
+                "transition": {"init_args": {"members": 5}},
                 "deter": 256,
                 "width": 256,
                 "decode_fraction": 1.0,
@@ -53,20 +51,9 @@ STANDARD = {
 }
 
 
-def merge(base: Any, over: Any) -> Any:
-    """``over`` laid upon ``base``; another class drops the arguments of the one before."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    if "class_path" in over and over["class_path"] != base.get("class_path"):
-        return over
-    return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-
-
-def build(size: str, compiled: bool) -> tuple[Agent, int, int]:
-    """The agent of a size, its batch and its length."""
-    config = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    over = STANDARD if size == "standard" else yaml.safe_load((CONFIGS / "size" / f"{size}.yaml").read_text())
-    config = merge(config, over)
+def build(name: str, compiled: bool) -> tuple[Agent, int, int]:
+    """The agent of a configuration such as ``size/12m``, or of ``standard``; its batch and its length."""
+    config = merge(merged(), STANDARD) if name == "standard" else merged(name)
     return make_agent(config, compiled), config["data"]["batch"], config["data"]["length"]
 
 
@@ -162,7 +149,7 @@ def main() -> None:
         precision="bf16-mixed" if given.bf16 else "32-true",
         matmul_precision=given.matmul_precision,
     )
-    agent, batch, length = build(given.size, given.compile)
+    agent, batch, length = build(given.size if given.size == "standard" else f"size/{given.size}", given.compile)
     agent.setup(fabric)
     device = fabric.device
     with TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ class PatchEncoder(Encoder):
         patch: side of a patch in pixels.
     """
 
-    def __init__(self, size: int = 32, channels: tuple[int, int] = (32, 64), patch: int = 4) -> None:
+    def __init__(self, size: int = 32, channels: tuple[int, int] = (48, 96), patch: int = 4) -> None:
         super().__init__()
         if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")

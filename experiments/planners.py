@@ -18,7 +18,6 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 DATA, PAGE, NOTES = DOCS / "planners.json", DOCS / "planners.md", DOCS / "planners_notes.md"
-CONFIGS = Path(__file__).parent.parent / "configs" / "policy"
 PLANNERS = ("random_shooting", "cem", "icem", "mppi", "gradient", "ilqr")
 EPISODES, DECISIONS = 10, 40
 CORES = len(os.sched_getaffinity(0))  # asked before threads are bound
@@ -34,7 +33,7 @@ def controllers(agent: Any) -> Iterator[Any]:
     for make in (RandomController, ActorController):
         yield agent.controller(False, make)
     for name in PLANNERS:
-        make = read_policy(CONFIGS / f"{name}.yaml")
+        make = read_policy(name)
         yield agent.controller(False, partial(make, proposals=0, value=False))
         yield agent.controller(False, make)
 

@@ -9,24 +9,23 @@ from typing import Any
 
 import yaml
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+from worldmodel.training.configs import merged
 
 
 def fit(configs: list[str], seed: int, run: Path, extra: list[str]) -> list[str]:
     """What follows ``worldmodel`` to train, or to resume, at the root of the repository."""
-    given = [word for path in ("configs/base.yaml", *configs) for word in ("--config", path)]
+    given = [word for path in configs for word in ("--config", path)]
     return ["fit", *given, "--seed", str(seed), *extra, "--run", str(run)]
 
 
 def task_file(task: str) -> str:
     """The configuration of a task."""
-    return f"configs/task/{task}.yaml"
+    return f"task/{task}"
 
 
 def settings(task: str) -> dict[str, Any]:
-    """The ``data`` section of a task: base.yaml's, with what the task's own file says."""
-    base, own = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("base.yaml", f"task/{task}.yaml"))
-    return {**base["data"], **own.get("data", {})}
+    """The ``data`` section of a task: base's, with what the task's own file says."""
+    return merged(f"task/{task}")["data"]
 
 
 def share(run: Path) -> float:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.runner import Job, run_jobs
-from experiments.runs import CONFIGS, fit, share, task_file
+from experiments.runs import fit, share, task_file
 from experiments.suite.page import write
 from worldmodel.errors import UserError
+from worldmodel.training.configs import find, names
 
 TASKS = [
     *("cartpole_balance", "cartpole_swingup", "walker_stand", "walker_walk", "cheetah_run"),
@@ -68,7 +69,7 @@ def check(given: argparse.Namespace) -> None:
     Raises:
         UserError: there is no such task or configuration.
     """
-    known = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
+    known = sorted(name.removeprefix("task/") for name in names("task"))
     for task in given.tasks:
         if task not in known:
             near = difflib.get_close_matches(task, known, n=1)
@@ -76,15 +77,14 @@ def check(given: argparse.Namespace) -> None:
                 f"no task {task}: {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(known)}"
             )
     for path in given.configs:
-        if not Path(path).is_file():
-            raise UserError(f"no configuration {path}: configs/ holds those that are shipped")
+        find(path)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.suite", description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="names of files in configs/task")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--configs", nargs="*", default=[], help="laid over base.yaml and the task, such as a size")
+    parser.add_argument("--configs", nargs="*", default=[], help="laid over base and the task, such as size/12m")
     parser.add_argument("--cores", type=int, default=1, help="that each run keeps busy, and is pinned to")
     parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="where the work and its page are kept")
     parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")

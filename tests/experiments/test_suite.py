@@ -52,7 +52,7 @@ def test_jobs_run_once_and_failures_are_named(tmp_path: Path, capsys: pytest.Cap
     ("words", "line"),
     [
         (["--tasks", "walker_wlk"], "no task walker_wlk: did you mean walker_walk?"),
-        (["--configs", "configs/size/huge.yaml"], "no configuration configs/size/huge.yaml"),
+        (["--configs", "configs/size/huge.yaml"], "there is no configuration configs/size/huge.yaml"),
         (["--tasks", "point_reach", "--address", "127.0.0.1:9"], "no Ray cluster can be reached at 127.0.0.1:9"),
         (["--tasks", "point_reach", "--address", "127.0.0.1:x"], "no Ray cluster can be reached at 127.0.0.1:x"),
     ],

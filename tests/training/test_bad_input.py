@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from tests.training.conftest import CONFIGS, files, words
 from worldmodel.experience import rendering
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.checkpoint import load_checkpoint
-from worldmodel.training.cli import run
+from worldmodel.training.cli import COMMANDS, TRAINING, run
+from worldmodel.training.configs import names
 
 BROKEN = "tests.experience.broken"
 PLANNER = "--model.evaluate_with.init_args.planner"
@@ -119,11 +122,9 @@ def test_commands(tmp_path: Path, complaint: Any, given: list[str], message: str
     assert message in complaint([word.format(empty=tmp_path) for word in given])
 
 
-def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(["fit", "--help"])
-    assert end.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
+def test_help_explains_what_is_set_first_and_then_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    page = helped(["fit", "--help"], capsys)
+    text = " ".join(page.split())
     for option in (
         "--run RUN the run's folder",
         "--policy POLICY a config of who acts",
@@ -131,9 +132,29 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "--schedule.console_every CONSOLE_EVERY rounds",
     ):
         assert option in text
-    with pytest.raises(SystemExit):
-        run(["fit", "--model.world_model.help"])
-    assert "free_nats FREE_NATS KL below which" in " ".join(capsys.readouterr().out.split())
+    assert "--optimizer." not in text and "--data.capacity" not in text
+    assert all(name.rpartition("/")[2] in text for name in names())
+    every = helped(["fit", "--help-all"], capsys)
+    assert "--optimizer.max_skipped" in every and "--data.capacity" in every and "--schedule.rounds" in every
+    assert len(page.splitlines()) < len(every.splitlines())
+    assert "free_nats FREE_NATS KL below which" in " ".join(helped(["fit", "--model.world_model.help"], capsys).split())
+
+
+def helped(given: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The page that a command prints instead of running."""
+    with pytest.raises(SystemExit) as end:
+        run(given)
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_first_page_fits_a_screen_and_loads_nothing(tmp_path: Path) -> None:
+    code = "import sys, worldmodel.__main__ as m; sys.argv[1:] = ['--help']\ntry: m.main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'jsonargparse', 'lightning', 'mujoco', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *page, loaded = done.stdout.splitlines()
+    assert loaded == "[]" and 24 <= len(page) <= 40 and max(map(len, page)) <= 120
+    assert all(f"  {name} " in done.stdout for name in (*TRAINING, *COMMANDS))
 
 
 def test_truncated_checkpoint(finished: Path, complaint: Any) -> None:

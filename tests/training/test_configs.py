@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -109,18 +108,6 @@ def test_12m_has_twelve_million_parameters(tmp_path: Path, built: list[tuple[Wor
     assert isinstance(latents, CategoricalLatents) and (latents.groups, latents.classes) == (32, 16)
     # DreamerV3's train ratio: replayed steps for each step of an environment
     assert schedule.updates * data.batch * data.length / (schedule.steps * 16) == 256
-
-
-def test_base_is_the_laptop_size() -> None:
-    def within(part: Any, whole: Any) -> bool:
-        if isinstance(part, dict) and isinstance(whole, dict):
-            return all(key in whole and within(value, whole[key]) for key, value in part.items())
-        return part == whole
-
-    laptop, base = (yaml.safe_load(path.read_text()) for path in (CONFIGS / "size/laptop.yaml", BASE))
-    assert within(laptop, base), "copy the sizes of base.yaml to size/laptop.yaml"
-    assert set(base["model"]) == set(laptop["model"])
-    assert set(base["data"]) == {"task", *laptop["data"]} and set(base["optimizer"]) == set(laptop["optimizer"])
 
 
 RUNS = {

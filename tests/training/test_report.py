@@ -132,7 +132,7 @@ def test_planners_that_were_measured_have_rows(finished: Path) -> None:
     run(["report", "--run", str(finished), *SHORT])
     page = (finished / "report.html").read_text()
     assert "<td>cem+value</td>" in page and "<td>123.4 \u00b1 5.6</td>" in page
-    assert "--policy configs/policy/cem.yaml" not in page
+    assert "--policy policy/cem" not in page
 
 
 def test_the_newest_film_is_of_the_one_who_was_trained(tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_the_newest_film_is_of_the_one_who_was_trained(tmp_path: Path) -> None:
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words, wanted in (
-        (["--help"], "worldmodel report --run RUN"),
-        (["--help"], "worldmodel imagine --run RUN"),
+        (["--help"], "worldmodel report --run"),
+        (["--help"], "worldmodel imagine --run"),
         (["report", "--help"], "records that are dreamt"),
         (["imagine", "--help"], "the film, .mp4 or .gif"),
         (["export", "--help"], "of the replay, the newest"),

@@ -59,7 +59,7 @@ def imagine(
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
         horizon: records that are dreamt; 30 if none is given, or as many as there are actions.
         context: records that are seen before a dream.
-        policy: who acts in the dream, a config such as configs/policy/cem.yaml; "actor" for the run's own.
+        policy: who acts in the dream, a config such as policy/cem; "actor" for the run's own.
         actions: a file of actions to take in the dream, .npy or .csv, a row for each step (H, A).
         members: film every member's own dream as well.
         sequences: dreams, each of an episode of its own.

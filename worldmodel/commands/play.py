@@ -34,7 +34,7 @@ def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str 
         run: the run's folder.
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
         port: of the page; 0 takes any that is free.
-        policy: a config that names a planner, such as configs/policy/mppi.yaml; the run's own if none is given, or CEM.
+        policy: a config that names a planner, such as policy/mppi; the run's own if none is given, or CEM.
         seed: of the real episodes that dreams begin in, and of what the planner draws.
 
     Raises:

@@ -77,7 +77,7 @@ def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping
         ]
         parts.append(Table(("who acts, at the last", "updates", "frames", "episodes", "return"), rows))
         if len(last) == 1:
-            parts.append("Others can be measured on it: worldmodel validate --run RUN --policy configs/policy/cem.yaml")
+            parts.append("Others can be measured on it: worldmodel validate --run RUN --policy policy/cem")
     else:
         parts.append("The run has not been evaluated yet.")
     if any(name in row for row in metrics for name in plots.LOSSES):

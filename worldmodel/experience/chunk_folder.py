@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worldmodel.errors import UserError
-from worldmodel.experience.chunks import Chunk, Descriptors, Name, read_chunk, write_chunk
+from worldmodel.experience.chunks import Chunk, ChunkName, Descriptors, read_chunk, write_chunk
 
 _OLD = re.compile(r"\d{8,}-\d+\.npy")
 
@@ -30,7 +30,7 @@ class ChunkFolder:
         self._leaving: list[Path] = []
         path.mkdir(parents=True, exist_ok=True)
 
-    def names(self) -> dict[Path, Name]:
+    def names(self) -> dict[Path, ChunkName]:
         """The files that are named as chunks, in order.
 
         Raises:
@@ -38,7 +38,7 @@ class ChunkFolder:
         """
         names = {}
         for path in self.path.iterdir():
-            if name := Name.of(path):
+            if name := ChunkName.of(path):
                 names[path] = name
             elif _OLD.fullmatch(path.name):
                 raise UserError(
@@ -68,7 +68,7 @@ class ChunkFolder:
                 found[name.number] = chunk
         return found
 
-    def write(self, name: Name, columns: Mapping[str, np.ndarray], instead_of: Chunk | None = None) -> Chunk:
+    def write(self, name: ChunkName, columns: Mapping[str, np.ndarray], instead_of: Chunk | None = None) -> Chunk:
         """Write a chunk, in the place of an older write of it.
 
         Raises:
@@ -112,7 +112,7 @@ class ChunkFolder:
             elif name.number < first:
                 self.delete_later(path)
 
-    def _check(self, path: Path, name: Name) -> Chunk | None:
+    def _check(self, path: Path, name: ChunkName) -> Chunk | None:
         try:
             return read_chunk(path, name, self._dtype)
         except FileNotFoundError:  # another process trains on

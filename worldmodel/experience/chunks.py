@@ -15,6 +15,7 @@ import weakref
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -28,7 +29,7 @@ _NAME = re.compile(r"(\d{8,18})-(\d+|episode)-(\d+)-(\d+)\.npz")
 _BLOCK = 2**20  # bytes
 
 
-class Name(NamedTuple):
+class ChunkName(NamedTuple):
     """What the name of a chunk's file says: ``{number}-{stream}-{start}-{length}.npz``."""
 
     number: int  # chunks count up in the order in which they were begun
@@ -37,7 +38,7 @@ class Name(NamedTuple):
     length: int  # records in it
 
     @classmethod
-    def of(cls, path: Path) -> Name | None:
+    def of(cls, path: Path) -> ChunkName | None:
         """None where it is no chunk's."""
         found = _NAME.fullmatch(path.name)
         if found is None:
@@ -45,7 +46,7 @@ class Name(NamedTuple):
         stream = WHOLE if found[2] == "episode" else int(found[2])
         return cls(int(found[1]), stream, int(found[3]), int(found[4]))
 
-    def leads_to(self, other: Name) -> bool:
+    def leads_to(self, other: ChunkName) -> bool:
         """Whether the other chunk's records continue this one's."""
         return self.stream == other.stream and self.start + self.length == other.start
 
@@ -54,7 +55,7 @@ class Name(NamedTuple):
         return f"{self.number:08d}-{stream}-{self.start}-{self.length}.npz"
 
 
-class Run(NamedTuple):
+class Span(NamedTuple):
     """Records [begin, end) of a chunk, which are of one episode."""
 
     episode: int
@@ -66,22 +67,22 @@ class Chunk(NamedTuple):
     """A file that holds what its name says."""
 
     path: Path
-    name: Name
+    name: ChunkName
     offsets: dict[str, int]  # where each column begins, in bytes
-    runs: list[Run]  # its episodes in order
+    spans: list[Span]  # its episodes in order
 
     @property
     def length(self) -> int:
         return self.name.length
 
 
-def runs_of(episode: np.ndarray) -> list[Run]:
+def spans_of(episode: np.ndarray) -> list[Span]:
     """Where the episodes (L,) of consecutive records begin and end."""
     cuts = [0, *(np.flatnonzero(np.diff(episode)) + 1).tolist(), len(episode)]
-    return [Run(int(episode[a]), a, b) for a, b in pairwise(cuts) if b > a]
+    return [Span(int(episode[a]), a, b) for a, b in pairwise(cuts) if b > a]
 
 
-def write_chunk(directory: Path, name: Name, columns: Mapping[str, np.ndarray]) -> Chunk:
+def write_chunk(directory: Path, name: ChunkName, columns: Mapping[str, np.ndarray]) -> Chunk:
     """Write columns (L, ...). The file is whole and on the disk on return; a kill leaves all of it or nothing.
 
     Raises:
@@ -92,10 +93,10 @@ def write_chunk(directory: Path, name: Name, columns: Mapping[str, np.ndarray]) 
     np.savez(content, **{column: columns[column] for column in small_first})  # type: ignore[arg-type]
     path = directory / str(name)
     write_durably(path, content.getbuffer())
-    return Chunk(path, name, _offsets(content, list(columns)), runs_of(columns["episode"]))
+    return Chunk(path, name, _offsets(content, list(columns)), spans_of(columns["episode"]))
 
 
-def read_chunk(path: Path, name: Name, dtype: np.dtype) -> Chunk:
+def read_chunk(path: Path, name: ChunkName, dtype: np.dtype) -> Chunk:
     """Check every byte of a file.
 
     Args:
@@ -131,7 +132,7 @@ def read_chunk(path: Path, name: Name, dtype: np.dtype) -> Chunk:
     for column, found in shapes.items():
         if found != wanted[column]:
             raise ValueError(f"holds {column} {found[0]} of {found[1]}, not {wanted[column][0]} of {wanted[column][1]}")
-    return Chunk(path, name, offsets, runs_of(np.load(io.BytesIO(episode), allow_pickle=False)))
+    return Chunk(path, name, offsets, spans_of(np.load(io.BytesIO(episode), allow_pickle=False)))
 
 
 def columns_of(records: np.ndarray) -> dict[str, np.ndarray]:
@@ -169,13 +170,22 @@ class Descriptors:
                     raise UserError(f"{chunk.path} was cut short while it was in use: resume the run")
                 place, left = place + count, left[count:]
 
-    def read_ahead(self, chunk: Chunk, column: str, begin: int, size: int) -> None:
-        """Have the system fetch ``size`` bytes of a column from byte ``begin`` on, and do not wait for it."""
+    def read_now(self, chunk: Chunk, column: str, begin: int, out: np.ndarray) -> bool:
+        """Read a column if the system has it in memory; else have it fetched, and do not wait for it.
+
+        Returns:
+            Whether ``out`` was read.
+        """
         try:
             descriptor = self._descriptor(chunk.path)
         except FileNotFoundError:
-            return  # reading will say so
-        _advise(descriptor, chunk.offsets[column] + begin, size, "POSIX_FADV_WILLNEED")
+            return False  # read will say so
+        place = chunk.offsets[column] + begin * out[:1].nbytes
+        with suppress(OSError, AttributeError):  # not in memory, or a system that cannot do that
+            if os.preadv(descriptor, [out.data], place, os.RWF_NOWAIT) == out.nbytes:
+                return True
+        _advise(descriptor, place, out.nbytes, "POSIX_FADV_WILLNEED")
+        return False
 
     def close(self, path: Path) -> None:
         """Close a file if it is open: one that is deleted takes space for as long as it is."""

@@ -73,12 +73,12 @@ class Layout:
         for order, chunk in enumerate(self._chunks):
             name, following = chunk.name, self._chunks[order + 1].name if order + 1 < len(self._chunks) else None
             ends = name.stream != WHOLE and (following is None or following.stream != name.stream)
-            for run in chunk.runs:
-                if (begin := max(run.begin, self._first(order))) >= run.end:
+            for span in chunk.spans:
+                if (begin := max(span.begin, self._first(order))) >= span.end:
                     continue
-                piece = Piece(chunk, begin, run.end, self._is_cut[order] and run.begin == 0)
-                before = [] if piece.is_cut or not found or found[-1][0] != run.episode else found.pop()[1]
-                found.append((run.episode, [*before, piece], ends and run.end == name.length))
+                piece = Piece(chunk, begin, span.end, self._is_cut[order] and span.begin == 0)
+                before = [] if piece.is_cut or not found or found[-1][0] != span.episode else found.pop()[1]
+                found.append((span.episode, [*before, piece], ends and span.end == name.length))
         return sorted(found, key=lambda episode: episode[0])
 
     def _first(self, order: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldmodel.experience.chunk_folder import ChunkFolder
-from worldmodel.experience.chunks import Chunk, Name, Run, runs_of
+from worldmodel.experience.chunks import Chunk, ChunkName, Span, spans_of
 
 
 class OpenChunk:
@@ -27,8 +27,8 @@ class OpenChunk:
         self.saved: Chunk | None = None  # what of it is on the disk
 
     @property
-    def name(self) -> Name:
-        return Name(self.number, self.stream, self.start, self.length)
+    def name(self) -> ChunkName:
+        return ChunkName(self.number, self.stream, self.start, self.length)
 
     @property
     def room(self) -> int:
@@ -39,8 +39,8 @@ class OpenChunk:
         return self.length >= self._size
 
     @property
-    def runs(self) -> list[Run]:
-        return runs_of(self.rows()["episode"])
+    def spans(self) -> list[Span]:
+        return spans_of(self.rows()["episode"])
 
     def rows(self) -> dict[str, np.ndarray]:
         """Its columns (L, ...), no copies."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from worldmodel.errors import UserError
-from worldmodel.experience.chunks import Name, write_durably
+from worldmodel.experience.chunks import ChunkName, write_durably
 
 _FEATURES = "features.json"
 
@@ -52,7 +52,7 @@ def stored_shapes(directory: Path | str) -> tuple[tuple[int, int, int], int]:
     Raises:
         UserError: there are none that can be read.
     """
-    for path in sorted(path for path in Path(directory).glob("*.npz") if Name.of(path)):
+    for path in sorted(path for path in Path(directory).glob("*.npz") if ChunkName.of(path)):
         try:
             with np.load(path, allow_pickle=False) as columns:
                 _, channels, height, width = columns["image"].shape

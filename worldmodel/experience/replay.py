@@ -13,7 +13,7 @@ import torch
 
 from worldmodel.errors import UserError
 from worldmodel.experience.chunk_folder import ChunkFolder
-from worldmodel.experience.chunks import WHOLE, Chunk, Name, columns_of
+from worldmodel.experience.chunks import WHOLE, Chunk, ChunkName, columns_of
 from worldmodel.experience.layout import Layout, Piece
 from worldmodel.experience.open_chunk import OpenChunk
 from worldmodel.experience.records import Features, agree_on_features, record_dtype, stored_features
@@ -76,7 +76,7 @@ class Replay:
         self._ends = self._folder.ends()
         self._total = self._skip = 0
         self._take(self._folder.find())
-        self._next_episode = 1 + max((chunk.runs[-1].episode for chunk in self._chunks.values()), default=-1)
+        self._next_episode = 1 + max((chunk.spans[-1].episode for chunk in self._chunks.values()), default=-1)
         self._evict()
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class Replay:
         if records.dtype != self.dtype or records.ndim != 1 or not len(records) or not records["is_first"][0]:
             raise ValueError(f"an episode is (L,) of {self.dtype} and begins with is_first, not {records.dtype}")
         episode = self._number_episodes(records["is_first"], -1)
-        name = Name(self._next, WHOLE, 0, len(records))
+        name = ChunkName(self._next, WHOLE, 0, len(records))
         self._insert(self._folder.write(name, columns_of(records) | {"episode": episode}))
         self._next, self._total = self._next + 1, self._total + len(records)
         self._evict()
@@ -139,18 +139,20 @@ class Replay:
             raise UserError(f"the replay {self.directory} is empty: collect some records before training")
         names, layout = self._stored.names or (), self._laid_out()
         out = {name: np.empty((batch, length, *self._stored[name].shape), self._stored[name].base) for name in names}
-        rows = [list(layout.pieces(int(start), length)) for start in self._rng.integers(len(self), size=batch)]
-        size = self._stored["image"].itemsize
-        for piece in (piece for pieces in rows for piece in pieces):
-            if isinstance(piece.chunk, Chunk):  # ask for all of them before waiting for the first
-                self._folder.files.read_ahead(piece.chunk, "image", piece.begin * size, len(piece) * size)
-        for row, pieces in enumerate(rows):
+        places: list[tuple[Piece, dict[str, np.ndarray]]] = []
+        for row, start in enumerate(self._rng.integers(len(self), size=batch)):
             at = 0
-            for piece in pieces:
+            for piece in layout.pieces(int(start), length):
                 until = at + len(piece)
-                self._read(piece, {name: array[row, at:until] for name, array in out.items()})
-                out["is_first"][row, at] |= piece.is_cut
+                places.append((piece, {name: array[row, at:until] for name, array in out.items()}))
                 at = until
+        for piece, columns in places:  # ask the disk for all of them before waiting for the first
+            chunk, begin = piece.chunk, piece.begin
+            if isinstance(chunk, Chunk) and self._folder.files.read_now(chunk, "image", begin, columns["image"]):
+                del columns["image"]
+        for piece, columns in places:
+            self._read(piece, columns)
+            columns["is_first"][0] |= piece.is_cut
         return SequenceBatch(**{name: torch.from_numpy(array) for name, array in out.items()})
 
     def episodes(self, newest: int | None = None, ended: bool = False) -> Iterator[tuple[int, np.ndarray]]:
@@ -218,7 +220,7 @@ class Replay:
         found, lost = self._folder.find(), 0
         self._open = {}
         for stream, number, start, length, episode in state["streams"]:
-            chunk = OpenChunk(self._stored, max(self._size, length), stream, start, episode)
+            chunk = OpenChunk(self._stored, max(self._size, length), stream, start=start, episode=episode)
             self._open[stream] = chunk
             source = found.pop(number, None) if length else None
             if source is not None and source.length >= length:

@@ -64,8 +64,9 @@ class BayesianTransition(Transition):
     Args:
         deter_size, param_size: sizes D, P.
         feature_size, action_size: ignored, the memory holds them.
+        default_width: the world model's.
         members: K draws of the weights.
-        width, layers: of the hidden layers (linear, layer norm, SiLU).
+        width, layers: of the hidden layers (linear, layer norm, SiLU); as wide as the world model's if None.
         records: training records that the weights explain; their cost is shared among them.
         prior_std: deviation under the prior, times the root of a layer's inputs.
         initial_std: deviation at the start, times the root of a layer's inputs; small, so that the signal is larger
@@ -81,8 +82,9 @@ class BayesianTransition(Transition):
         feature_size: int,
         action_size: int,
         param_size: int,
+        default_width: int = 256,
         members: int = 5,
-        width: int = 256,
+        width: int | None = None,
         layers: int = 1,
         records: int = 10000,
         prior_std: float = 1.0,
@@ -93,7 +95,7 @@ class BayesianTransition(Transition):
             raise ValueError(
                 f"records, prior_std and initial_std must be above 0, got {records}, {prior_std} and {initial_std}"
             )
-        self.records = records
+        self.records, width = records, default_width if width is None else width
         blocks: list[nn.Module] = []
         for i in range(layers):
             linear = BayesianLinear(
@@ -125,8 +127,9 @@ class DropoutTransition(Transition):
     Args:
         deter_size, param_size: sizes D, P.
         feature_size, action_size: ignored, the memory holds them.
+        default_width: the world model's.
         members: K draws of the masks.
-        width, layers: of the hidden layers (linear, layer norm, SiLU).
+        width, layers: of the hidden layers (linear, layer norm, SiLU); as wide as the world model's if None.
         rate: probability that a unit is dropped, in (0, 1).
 
     Raises:
@@ -141,15 +144,16 @@ class DropoutTransition(Transition):
         feature_size: int,
         action_size: int,
         param_size: int,
+        default_width: int = 256,
         members: int = 5,
-        width: int = 256,
+        width: int | None = None,
         layers: int = 2,
         rate: float = 0.1,
     ) -> None:
         super().__init__(members, layers)
         if not 0 < rate < 1:
             raise ValueError(f"rate is a probability in (0, 1), got {rate}")
-        self.rate = rate
+        self.rate, width = rate, default_width if width is None else width
         self.blocks = nn.ModuleList(Block(width if i else deter_size, width) for i in range(layers))
         self.head = nn.Linear(width, param_size)
         self.register_buffer("masks", torch.empty(layers, members, 1, width), persistent=False)

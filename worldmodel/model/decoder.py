@@ -44,7 +44,7 @@ class Decoder(nn.Module, ABC):
 class PatchDecoder(Decoder):
     """The patch encoder's mirror: each cell splits in four, then each of those paints its patch."""
 
-    def __init__(self, feature_size: int, size: int = 32, channels: tuple[int, int] = (32, 64), patch: int = 4) -> None:
+    def __init__(self, feature_size: int, size: int = 32, channels: tuple[int, int] = (48, 96), patch: int = 4) -> None:
         super().__init__()
         if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")

@@ -70,8 +70,9 @@ class IndependentEnsemble(Transition):
     Args:
         deter_size: ignored.
         feature_size, action_size, param_size: sizes F, A, P.
+        default_width: the world model's.
         members: K.
-        width, layers: of every member's hidden layers (linear, layer norm, SiLU).
+        width, layers: of every member's hidden layers (linear, layer norm, SiLU); as wide as the world model's if None.
         prior_scale: deviation of the fixed random functions, 0 for none.
         normalise: with layer norms.
 
@@ -85,8 +86,9 @@ class IndependentEnsemble(Transition):
         feature_size: int,
         action_size: int,
         param_size: int,
+        default_width: int = 256,
         members: int = 5,
-        width: int = 256,
+        width: int | None = None,
         layers: int = 2,
         prior_scale: float = 0.0,
         normalise: bool = True,
@@ -94,7 +96,7 @@ class IndependentEnsemble(Transition):
         super().__init__(members, layers)
         if prior_scale < 0:
             raise ValueError(f"prior_scale is a deviation of at least 0, got {prior_scale}")
-        inputs = feature_size + action_size
+        inputs, width = feature_size + action_size, default_width if width is None else width
         blocks: list[nn.Module] = []
         for i in range(layers):
             norm = [MemberNorm(members, width)] if normalise else []

@@ -73,12 +73,28 @@ class Transition(nn.Module, ABC):
 
 
 class SharedTrunk(Transition):
-    """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but their errors are alike."""
+    """K heads over one trunk of the memory (as LOMPO, Plan2Explore): almost free, but their errors are alike.
+
+    Args:
+        deter_size, param_size: sizes D, P.
+        feature_size, action_size: ignored, the memory holds them.
+        default_width: the world model's.
+        members: K.
+        width: of the trunk; the world model's if None.
+    """
 
     def __init__(
-        self, deter_size: int, feature_size: int, action_size: int, param_size: int, members: int = 5, width: int = 256
+        self,
+        deter_size: int,
+        feature_size: int,
+        action_size: int,
+        param_size: int,
+        default_width: int = 256,
+        members: int = 5,
+        width: int | None = None,
     ) -> None:
         super().__init__(members)
+        width = default_width if width is None else width
         self.trunk = Block(deter_size, width)
         self.heads = nn.Linear(width, members * param_size)
 

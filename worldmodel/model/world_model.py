@@ -61,10 +61,10 @@ class WorldModel(nn.Module):
         action_size: size A of an action.
         encoder: images to embeddings.
         latents: family of the latent distributions.
-        transition: builds the ensemble from (deter, feature, action, params) sizes.
+        transition: builds the ensemble from (deter, feature, action, params) sizes and the width.
         decoder: builds the decoder from the feature size.
         deter: size D of the memory.
-        width: hidden width of RSSM and heads.
+        width: hidden width of RSSM, heads, and the transition unless that has its own.
         head_layers: hidden layers of the reward and continue heads.
         bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
         free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
@@ -80,7 +80,7 @@ class WorldModel(nn.Module):
         action_size: int,
         encoder: Encoder,
         latents: Latents,
-        transition: Callable[[int, int, int, int], Transition],
+        transition: Callable[[int, int, int, int, int], Transition],
         decoder: Callable[[int], Decoder],
         deter: int = 256,
         width: int = 256,
@@ -97,7 +97,7 @@ class WorldModel(nn.Module):
             raise ValueError(f"decode_fraction is a share in (0, 1], got {decode_fraction}")
         feature_size = deter + latents.size
         self.encoder = encoder
-        ensemble = transition(deter, feature_size, action_size, latents.param_size)
+        ensemble = transition(deter, feature_size, action_size, latents.param_size, width)
         self.rssm = RSSM(
             encoder.embed_dim,
             action_size,

@@ -8,20 +8,20 @@ import yaml
 
 from worldmodel.control.controller import MakeController
 from worldmodel.errors import UserError
+from worldmodel.training.configs import find
 from worldmodel.training.parser import Parser
 from worldmodel.training.settings import reason
 
 
 def read_policy(path: str | Path) -> MakeController:
-    """Who acts, by a config file such as configs/policy/cem.yaml: what it gives as ``model.evaluate_with``.
+    """Who acts, by a config such as policy/cem: what it gives as ``model.evaluate_with``.
 
     Raises:
         UserError: there is no such file, or it does not say who acts.
     """
-    if not Path(path).is_file():
-        raise UserError(f"there is no policy file {path}: configs/policy holds those that are shipped")
+    path = find(path, "policy")
     try:
-        held = yaml.safe_load(Path(path).read_text())
+        held = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise UserError(f"the policy file {path} is no YAML: {' '.join(str(cause).split())}") from cause
     model = held.get("model") if isinstance(held, dict) else None

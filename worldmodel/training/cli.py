@@ -8,10 +8,7 @@ import logging
 import sys
 import warnings
 
-import torch
-
 from worldmodel.errors import UserError
-from worldmodel.training.parser import Parser
 
 # functions of the modules of the same names in worldmodel/commands, loaded when they are called for
 COMMANDS = {
@@ -21,13 +18,33 @@ COMMANDS = {
     "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
 }
 TRAINING = ("fit", "validate")
-_HELP = """worldmodel COMMAND, each with a --help of its own:
-worldmodel fit --config configs/base.yaml --run RUN trains, and goes on with what RUN holds;
-worldmodel validate --run RUN evaluates its weights;
-worldmodel report --run RUN tells how well a run's uncertainty is calibrated;
-worldmodel imagine --run RUN --out dream.mp4 films its dreams;
-worldmodel play --run RUN lets you drive them;
-worldmodel export --run RUN --out FOLDER keeps what is needed for these three"""
+_HELP = """usage: worldmodel COMMAND [OPTIONS]
+
+Learn a latent world model from pixels, know how uncertain it is, and control with it.
+
+  fit        train a run, or go on with what its folder holds
+  validate   evaluate a run's weights in new episodes
+  report     what a run has learned and how well its uncertainty is calibrated, as one HTML file
+  imagine    a film of what its model predicts, beside what happens
+  play       drive its model in a browser, beside the simulator
+  export     what the last three need of a run, a few MB
+
+Begin:
+  worldmodel fit --config task/cartpole_balance --run runs/balance
+  worldmodel fit --config task/walker_walk --config size/12m --config transition/independent --run runs/walker
+Go on, after a kill or for longer:
+  worldmodel fit --run runs/balance
+  worldmodel fit --run runs/balance --schedule.rounds 300
+Look at it:
+  worldmodel report --run runs/balance
+  worldmodel imagine --run runs/balance --out dream.mp4
+  worldmodel play --run runs/balance
+Plan instead of asking the actor:
+  worldmodel validate --run runs/balance --policy policy/cem
+
+--config takes what is shipped, by name, and files of your own. Tasks, sizes, encoders, transitions and policies go
+together in any order. `worldmodel COMMAND --help` has the options that are set first; `worldmodel fit --help` names
+the configurations too, and `worldmodel fit --help-all` has every setting."""
 
 
 def command(given: list[str]) -> None:
@@ -48,6 +65,8 @@ def command(given: list[str]) -> None:
         return
     if name in COMMANDS:
         function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
+        from worldmodel.training.parser import Parser  # which takes a while to load
+
         parser = Parser(prog=f"worldmodel {name}", description=COMMANDS[name])
         parser.add_function_arguments(function)
         function(**parser.parse_args(rest).as_dict())
@@ -66,7 +85,8 @@ def quiet() -> None:
 def run(given: list[str] | None = None) -> None:
     """Run a command line; exit with 2 and one line when the person at the keyboard can mend it."""
     quiet()
-    precision = torch.get_float32_matmul_precision()
+    torch = sys.modules.get("torch")  # not loaded for a page of help
+    precision = torch.get_float32_matmul_precision() if torch else None
     try:
         command(sys.argv[1:] if given is None else given)
     except UserError as error:
@@ -75,4 +95,5 @@ def run(given: list[str] | None = None) -> None:
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(130)
     finally:
-        torch.set_float32_matmul_precision(precision)  # which commands set
+        if torch:
+            torch.set_float32_matmul_precision(precision)  # which commands set

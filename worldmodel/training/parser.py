@@ -8,7 +8,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -24,7 +24,36 @@ _CLASS_PATH = re.compile(r"class_path[ =]'([\w.]+)'")
 
 
 class Parser(ArgumentParser):
-    """Raises UserError where argparse would print its whole usage."""
+    """Raises UserError where argparse would print its whole usage.
+
+    ``first`` are the options that ``--help`` shows, by name or by the beginning of one that ends in a dot; all of them
+    if there are none. ``more`` is what it says below them.
+    """
+
+    first: tuple[str, ...] = ()
+    more = ""
+
+    def add_help_all(self, first: tuple[str, ...], more: str) -> None:
+        """Let ``--help`` show but the options that are set first, and ``--help-all`` the rest too."""
+        self.first, self.more = first, more
+        self.add_argument("--help-all", action=_HelpAll, help="show every option")
+
+    def format_help(self, *given: Any, **named: Any) -> str:  # what is given differs with jsonargparse's version
+        if not self.first:
+            return super().format_help(*given, **named)
+        hidden = [action for action in self._actions if not self._is_first(action)]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            return f"{super().format_help(*given, **named)}\n{self.more}"
+        finally:
+            for action, text in zip(hidden, texts, strict=True):
+                action.help = text
+
+    def _is_first(self, action: argparse.Action) -> bool:
+        names = [name.removeprefix("--") for name in action.option_strings]
+        return any(name == one or (one.endswith(".") and name.startswith(one)) for name in names for one in self.first)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # a nested parser, whose caller may try something else
@@ -37,6 +66,19 @@ class Parser(ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
         return [s.removeprefix("--") for p in parsers for a in p._actions for s in a.option_strings if s[:2] == "--"]
+
+
+class _HelpAll(argparse.Action):
+    """``--help-all``."""
+
+    def __init__(self, option_strings: list[str], dest: str = argparse.SUPPRESS, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        assert isinstance(parser, Parser)
+        parser.first = ()
+        parser.print_help()
+        parser.exit()
 
 
 def explain(message: str, names: Iterable[str]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
+import worldmodel as front_door
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.configs import KINDS, arrange, find, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
@@ -28,13 +31,22 @@ def add_parts(parser: Parser) -> None:
     parser.add_class_arguments(Agent, "model", skip={"action", "optimizer"}, instantiate=False)
 
 
+_FIRST = (
+    *("help", "help-all", "config", "run", "policy", "checkpoint", "rewind", "seed"),
+    *("fabric.devices", "fabric.precision", "schedule.", "data.task", "data.action_repeat", "data.num_envs"),
+    *("data.episode_frames", "data.batch", "data.length", "model.compile"),
+)
+
+
 def training_parser(name: str, description: str) -> Parser:
     """The parser of a command that has all the settings of a run."""
-    parser = Parser(prog=f"worldmodel {name}", description=description)
-    text = "a file of settings; those that follow lay themselves over it"
+    usage = f"worldmodel {name} [--config NAME ...] [--run FOLDER] [OPTIONS]"
+    parser = Parser(prog=f"worldmodel {name}", description=description, usage=usage)
+    parser.add_help_all(_FIRST, _shipped())
+    text = "what is shipped (task/walker_walk) or a file of settings; may be given again and again"
     parser.add_argument("-c", "--config", action=ActionConfigFile, help=text)
     parser.add_argument("--run", type=str | None, default=None, help="the run's folder; resumes what it holds")
-    text = "a config of who acts, such as configs/policy/mppi.yaml: like --config, but leaves --run its own"
+    text = "a config of who acts, such as policy/mppi: like --config, but leaves --run its own"
     parser.add_argument("--policy", type=str | None, default=None, help=text)
     text = "go on from it, or evaluate it, rather than from the run's own"
     parser.add_argument("--checkpoint", type=str | None, default=None, help=text)
@@ -42,6 +54,15 @@ def training_parser(name: str, description: str) -> Parser:
     parser.add_class_arguments(Schedule, "schedule", instantiate=False)
     add_parts(parser)
     return parser
+
+
+def _shipped() -> str:
+    """What there is to name after ``--config``, a paragraph for each kind."""
+    text = "configurations, in any order; what is not named is base, at the size laptop:"
+    for kind in KINDS:
+        listed = ", ".join(name.removeprefix(f"{kind}/") for name in names(kind))
+        text += "\n" + fill(f"{kind}/ {listed}", 100, initial_indent="  ", subsequent_indent="    ")
+    return f"{text}\n\n--model.world_model.help and the like explain a class; --help-all shows every option.\n"
 
 
 class Settings:
@@ -79,11 +100,24 @@ class Settings:
 
     def dump(self) -> dict[str, Any]:
         """As plain data, the way ``config.yaml`` holds it."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        return plain(self.parser, self.config)
 
     def defaults(self) -> dict[str, Any]:
         """What a setting is that nobody gave."""
         return self.parser.get_defaults().as_dict()
+
+
+def plain(parser: Parser, config: Namespace) -> dict[str, Any]:
+    """Settings as plain data, classes by their whole path: jsonargparse would write the front door's."""
+    return _spelled_out(yaml.safe_load(parser.dump(config, skip_unset=False)))
+
+
+def _spelled_out(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _spelled_out(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_spelled_out(value) for value in tree]
+    return front_door._path(tree) if isinstance(tree, str) else tree
 
 
 def read(parser: Parser, given: list[str]) -> Settings:
@@ -92,7 +126,7 @@ def read(parser: Parser, given: list[str]) -> Settings:
     Raises:
         UserError: they cannot be read, or built.
     """
-    config = parser.parse_args(with_policies(with_run(given)))
+    config = parser.parse_args(with_configs(given))
     if config.policy:
         raise UserError("policy is for the command line: in a file, set model.evaluate_with and model.collect_with")
     return Settings(parser, config)
@@ -105,33 +139,47 @@ def reason(cause: ValueError) -> str:
     return " ".join((words[0] if "Union subtypes" in text and words else text).split())
 
 
-def with_policies(given: list[str]) -> list[str]:
-    """A policy is a configuration that follows the run's."""
-    words: list[str] = []
-    rest = iter(given)
-    for word in rest:
-        flag, equals, path = word.partition("=")
-        if flag != "--policy":
-            words.append(word)
+def with_configs(given: list[str]) -> list[str]:
+    """A command line with its configurations found, in the order in which they lie over one another, and first.
+
+    A policy is a configuration that leaves a run its own. A run folder alone means the configuration that it holds.
+
+    Raises:
+        UserError: a configuration or the run is not there, or nothing says what to run.
+    """
+    found: list[Path | str] = []
+    rest: list[str] = []
+    run, begins, asks = "", False, False
+    words = iter(given)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        asks = asks or flag in ("-h", "--help", "--help-all") or flag.endswith(".help")
+        if flag not in ("-c", "--config", "--policy", "--run"):
+            rest.append(word)
             continue
-        path = path if equals else next(rest, "")
-        if not Path(path).is_file():
-            lacking = f"there is no policy file {path}" if path else "--policy wants a file"
-            raise UserError(f"{lacking}: configs/policy holds those that are shipped")
-        words += ["--config", path]
-    return words
-
-
-def with_run(given: list[str]) -> list[str]:
-    """A run folder alone means the configuration that it holds."""
-    own = any(word in ("-h", "--help", "-c", "--config") or word.startswith("--config=") for word in given)
-    if own or any(word.endswith(".help") for word in given):
+        value = value if equals else next(words, "")
+        if flag == "--run":
+            run = value
+            rest += [word] if equals or not value else [word, value]
+            continue
+        begins = begins or flag != "--policy"
+        found.append(_found(flag, value))
+    if asks and not begins:
         return given
-    for flag, value in zip(given, [*given[1:], ""], strict=False):
-        folder = value if flag == "--run" else flag.removeprefix("--run=") if flag.startswith("--run=") else ""
-        if folder:
-            config = Path(folder) / "config.yaml"
-            if not config.exists():
-                raise UserError(f"{folder} holds no run: begin one with --config configs/base.yaml --run {folder}")
-            return ["--config", str(config), *given]
-    raise UserError("say what to run: --config configs/base.yaml begins a run, --run runs/NAME resumes one")
+    if not begins:
+        if not run:
+            raise UserError("say what to run: --config task/cartpole_balance begins a run, --run runs/NAME resumes one")
+        config = Path(run) / "config.yaml"
+        if not config.exists():
+            raise UserError(f"{run} holds no run: begin one with --config task/cartpole_balance --run {run}")
+        found.insert(0, config)
+    return [*(word for path in arrange(found) for word in ("--config", str(path))), *rest]
+
+
+def _found(flag: str, value: str) -> Path | str:
+    if not value:
+        shipped = "configs/policy holds" if flag == "--policy" else "configs/ holds"
+        raise UserError(f"{flag} wants a file: {shipped} those that are shipped")
+    if flag != "--policy" and any(mark in value for mark in "{:\n"):  # settings rather than the name of a file
+        return value
+    return find(value, "policy" if flag == "--policy" else "")
