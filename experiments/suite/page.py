@@ -77,14 +77,14 @@ def draw(found: list[Row], over: str, path: Path) -> None:
         for index, row in enumerate(row for row in found if row["task"] == task):
             frames, minutes, returns = zip(*row["curve"], strict=True)
             colour, label = COLOURS[index % len(COLOURS)], f"{row['preset']}, seed {row['seed']}"
-            axis.plot(frames if over == "frames" else minutes, returns, color=colour, label=label)
+            axis.plot([x / 1000 for x in frames] if over == "frames" else minutes, returns, color=colour, label=label)
         if over == "frames":
             most = max(row["frames"] for row in found if row["task"] == task)
             points = next(row["published"] for row in found if row["task"] == task)
             for marker, name in zip("*^", dict.fromkeys(point[0] for point in points), strict=False):
                 near = [point for point in points if point[0] == name and point[1] <= 3 * most]
-                axis.plot([x[1] for x in near], [x[2] for x in near], f"k{marker}", label=name)
-        axis.set(title=task, xlabel="frames" if over == "frames" else "minutes of training", ylim=(0, 1020))
+                axis.plot([x[1] / 1000 for x in near], [x[2] for x in near], f"k{marker}", label=name)
+        axis.set(title=task, xlabel="thousand frames" if over == "frames" else "minutes of training", ylim=(0, 1020))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=6)
     figure.savefig(path, dpi=100)
