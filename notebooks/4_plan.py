@@ -64,7 +64,7 @@ candidates = 2 * torch.rand(1, 512, horizon, 1) - 1
 cem = CEM(horizon, discount, candidates=64, elites=8, iterations=6)
 returns, uncertainty = (x[0] for x in cem.score(dynamics, feature, spec, candidates))  # (N,) each
 plan = cem.plan(dynamics, feature, spec)
-_, elite_doubt = cem.score(dynamics, feature, spec, plan.elites)
+_, elite_uncertainty = cem.score(dynamics, feature, spec, plan.elites)
 steps = np.arange(1, horizon + 1)
 
 _, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
@@ -76,7 +76,7 @@ left.plot(steps, plan.mean[0, :, 0], color="C6", linewidth=2.5, marker="o", mark
 left.set(xlabel="step", ylabel="action [-1, 1]", title="sequences of actions", ylim=(-1.1, 1.4), yticks=[-1, 0, 1])
 left.legend(loc="upper left", ncols=3, fontsize=9)
 right.scatter(uncertainty, returns, s=10, color="0.7", label="random candidates")
-right.scatter(elite_doubt[0], plan.elite_values[0], s=40, marker="s", color="C1", label="elites of CEM")
+right.scatter(elite_uncertainty[0], plan.elite_values[0], s=40, marker="s", color="C1", label="elites of CEM")
 right.scatter(plan.uncertainty, plan.value, s=140, marker="*", color="C6", label="the choice")
 right.set(
     xlabel="mean uncertainty along the sequence (1 is usual)", ylabel="imagined return", title="what they promise"
