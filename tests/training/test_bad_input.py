@@ -45,6 +45,7 @@ DRIVEN = policy("mppi")
         ([f"{WORLD}.encoder.init_args.sze", "3"], "model.world_model.encoder has no option sze: did you mean size?"),
         ([f"{WORLD}.encoder", "encoders.conv.PatchEncodr"], "encoders.conv has no PatchEncodr: did you mean Patch"),
         ([f"{WORLD}.encoder", "worldmodel.model.decoder.PatchDecoder"], "PatchDecoder is no Encoder"),
+        (["--model.evaluate_with", "worldmodel.control.planners.CEM"], "CEM is no Controller"),
         (["--data.batch", "many"], "data.batch: expected int, got many"),
         ([f"{WORLD}.deter", "many"], "model.world_model.deter: expected int, got many"),
         (["--data.quality", "best"], "expected one of 'fast', 'reference', got best"),

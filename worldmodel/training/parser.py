@@ -18,6 +18,7 @@ _UNKNOWN = re.compile(r"(?:unrecognized arguments: --|does not accept option ')(
 _UNKNOWN_INSIDE = re.compile(r"Option '([\w.]+)' is not accepted")
 _UNKNOWN_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _NOT_OF_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
+_NO_SUBCLASS = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '(?:[\w.]+\.)?(\w+)'>")
 _EXPECTED = re.compile(r"Expected an? (.+?)(?:\.? Got value: (.+?))?(?:\. Got value: .*)?$", re.MULTILINE)
 _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+?)(?:\.? Got value|$)", re.MULTILINE)
 _CLASS_PATH = re.compile(r"class_path[ =]'([\w.]+)'")
@@ -96,7 +97,7 @@ def explain(message: str, names: Iterable[str]) -> str:
         return f"{where} has no option {found[1]}{_near(found[1], inside)}"
     if found := _UNKNOWN_CLASS.search(message):
         return f"{where}: {found[1]} has no {found[2]}{_near(found[2], vars(importlib.import_module(found[1])))}"
-    if found := _NOT_OF_KIND.search(message):
+    if found := _NOT_OF_KIND.search(message) or _NO_SUBCLASS.search(message):
         return f"{where}: {found[1]} is no {found[2]}"
     if where and (found := _REQUIRED.search(message)):
         return f"{where} lacks a setting that has no default: {found[1]}"
