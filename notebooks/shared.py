@@ -124,7 +124,7 @@ def train(
     rate: float = 2e-3,
     reconstruction: float = 0.1,
 ) -> dict[str, np.ndarray]:
-    """A plain training loop, in place. Every loss by name, (updates,); weights are those of ``configs/base.yaml``."""
+    """A plain training loop, in place. Every loss by name, (updates,); weights are those of ``size/laptop``."""
     world_model.fit_statistics(sample().image.flatten(0, 1))
     trained = [p for p in world_model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, rate, eps=1e-6)

@@ -166,7 +166,7 @@ def write(out: Path, folder: Path = DOCS) -> None:
     (limit,) = limits
     (folder / "encoders.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     draw(rows, folder / "encoders.png")
-    command = f"PYTHONPATH=. python -m experiments.encoders --minutes {limit:g}"
+    command = f"python -m experiments.encoders --minutes {limit:g}"
     parts = [NOTES.read_text().strip() if NOTES.exists() else "# Encoders", HOW.format(command=command, limit=limit)]
     parts += [RESULTS.read_text().strip()] if RESULTS.exists() else []
     parts += ["![returns over frames and over minutes](encoders.png)"]

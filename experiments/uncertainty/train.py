@@ -21,7 +21,7 @@ from worldmodel.model.independent import IndependentEnsemble
 from worldmodel.model.transitions import SharedTrunk
 from worldmodel.model.world_model import WorldModel
 
-WEIGHTS = {"reconstruction": 0.1, "representation": 0.1}  # the others are 1, as in configs/base.yaml
+WEIGHTS = {"reconstruction": 0.1, "representation": 0.1}  # the others are 1, as in size/laptop
 MEMBERS = 5
 
 

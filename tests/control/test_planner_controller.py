@@ -88,7 +88,7 @@ def test_evaluation_is_the_filter_and_the_plan_s_first_step() -> None:
 
 def test_a_plan_begins_where_the_last_one_left_off() -> None:
     planner = Told()
-    act(policy(planner, keep=3), tiny.batch(N, 3))
+    act(policy(planner, elites=3), tiny.batch(N, 3))
     (_, first, offered), (state, second, again), (_, third, _) = planner.asked
     assert not first.any() and not offered.any() and offered.shape == (N, 3, H, tiny.ACTION)
     made = wish(state) + 0.1 * second
@@ -107,10 +107,10 @@ def test_nothing_is_offered_where_there_is_nothing() -> None:
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_new_episode_forgets(every: int) -> None:
     data = begun_at(tiny.batch(N, 7), 1, 4)
-    actions = act(policy(Told(), every=every, keep=1), data)
-    alone = act(policy(Told(), every=every, keep=1), data.map(lambda x: x[1:2, 4:]))
+    actions = act(policy(Told(), every=every, elites=1), data)
+    alone = act(policy(Told(), every=every, elites=1), data.map(lambda x: x[1:2, 4:]))
     torch.testing.assert_close(actions[1, 4:], alone[0])
-    calm = act(policy(Told(), every=every, keep=1), tiny.batch(N, 7))
+    calm = act(policy(Told(), every=every, elites=1), tiny.batch(N, 7))
     torch.testing.assert_close(actions[[0, 2]], calm[[0, 2]])  # the others notice nothing
     assert not torch.allclose(actions[1, 4:], calm[1, 4:])
 
@@ -131,7 +131,7 @@ def test_a_plan_is_followed_until_the_next() -> None:
 def test_the_actor_proposes() -> None:
     model, planner = tiny.world_model(), Told()
     control = actor_critic(model.feature_size)
-    chosen = PlannerController(model, control, SPEC, planner=planner, proposals=3, keep=2)
+    chosen = PlannerController(model, control, SPEC, planner=planner, proposals=3, elites=2)
     act(LatentPolicy(chosen), tiny.batch(N, 2))
     for state, _, proposals in planner.asked:
         assert proposals.shape == (N, 2 + 3, H, tiny.ACTION) and proposals.abs().max() <= 1
@@ -193,7 +193,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_the_first_memory_draws_nothing_and_has_a_row_for_each() -> None:
-    chosen = policy(Told(), keep=2)
+    chosen = policy(Told(), elites=2)
     before = torch.get_rng_state()
     leaves = pytree.tree_leaves(chosen.initial(5))
     assert torch.equal(torch.get_rng_state(), before)
@@ -202,14 +202,14 @@ def test_the_first_memory_draws_nothing_and_has_a_row_for_each() -> None:
     assert [x.shape for x in pytree.tree_leaves(memory)] == [x.shape for x in leaves]
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": H + 1}, {"noise": -1.0}, {"proposals": -1}, {"keep": -1}])
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": H + 1}, {"noise": -1.0}, {"proposals": -1}, {"elites": -1}])
 def test_numbers_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"made anew|cannot be negative"):
         policy(Told(), **wrong)
 
 
 def test_in_a_rollout_it_remembers_as_a_policy_does() -> None:
-    chosen = policy(Told(), every=2, keep=1).controller
+    chosen = policy(Told(), every=2, elites=1).controller
     memory, state, wanted = chosen.initial(N), tiny.world_model().observe(tiny.batch(N, 5)).state, []
     for t in range(5):
         action, memory = chosen.act(state.map(lambda x, t=t: x[:, t]), memory)

@@ -69,11 +69,11 @@ def test_who_collects_and_who_is_evaluated() -> None:
         policy = usual.policy(explore)
         actor = policy.controller
         assert isinstance(actor, ActorController) and policy.explore == explore and actor.name == "actor"
-    mixed = agent(collect_with=RandomController, evaluate_with=planning(CEM(3), noise=0.2, every=2, keep=1))
+    mixed = agent(collect_with=RandomController, evaluate_with=planning(CEM(3), noise=0.2, every=2, elites=1))
     assert mixed.policy(explore=True).controller.name == "random"
     planner = mixed.policy(explore=False).controller
     assert isinstance(planner, PlannerController)
-    assert (planner.noise, planner.every, planner.keep) == (0.2, 2, 1)
+    assert (planner.noise, planner.every, planner.elites) == (0.2, 2, 1)
     assert planner.actor is mixed.actor_critic.actor and planner.critic is mixed.actor_critic.critic
     assert planner.planner.discount == mixed.actor_critic.discount
 

@@ -46,8 +46,13 @@ def test_the_second_gets_one_line_and_death_frees_it(finished: Path, holder: sub
 
 
 def test_a_run_can_be_looked_at_while_it_trains(finished: Path, holder: subprocess.Popen) -> None:
+    rows = (finished / "evaluations.jsonl").read_text()
     run(["imagine", "--run", str(finished), "--out", str(finished / "dream.png"), "--horizon", "2"])
     run(["validate", "--run", str(finished)])
+    assert (finished / "dream.png").stat().st_size
+    after = (finished / "evaluations.jsonl").read_text()
+    assert after.startswith(rows) and len(after.splitlines()) == len(rows.splitlines()) + 1
+    assert holder.poll() is None  # and the other has it still
 
 
 def test_what_cannot_be_built_leaves_no_trace(tmp_path: Path, complaint: Any) -> None:

@@ -126,7 +126,7 @@ def test_discrete_actions(tmp_path: Path, visited: list[PlayerSession], capsys: 
         (["--run", "{run}", "--policy", "no/such.yaml"], "there is no policy file no/such.yaml"),
         (
             ["--run", "{run}", "--policy", "{configs}/policy/actor.yaml"],
-            "actor.yaml names no planner: configs/policy/cem",
+            "actor.yaml names no planner: policy/cem",
         ),
         (["--run", "{run}", "--prot", "1"], "no option prot: did you mean port?"),
         ([], "required: run"),

@@ -84,7 +84,7 @@ def _planner(agent: Agent, make: MakeController | None, path: str | None) -> Pla
     except ValueError as cause:
         raise UserError(reason(cause)) from cause
     if not isinstance(planner, PlannerController):
-        raise UserError(f"{path} names no planner: configs/policy/cem.yaml is one that does")
+        raise UserError(f"{path} names no planner: policy/cem is one that does")
     return planner
 
 

@@ -87,7 +87,7 @@ class ActorController(Controller):
         if actor_critic is None:
             raise UserError(
                 "this run has no actor: give model.evaluate_with and model.collect_with a planner, "
-                "such as --policy configs/policy/cem.yaml"
+                "such as --policy policy/cem"
             )
         self.actor = actor_critic.actor
 

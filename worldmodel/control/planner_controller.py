@@ -42,7 +42,7 @@ class PlannerController(Controller):
         noise: deviation of the noise on an explored action; for discrete ones the share that is random.
         every: plan anew after this many steps, and follow the plan in between.
         warm: begin where the last plan left off.
-        keep: best sequences of the last plan that are offered again, E.
+        elites: best sequences of the last plan that are offered again, E.
         propagation: which ensemble member an imagined rollout follows; the mixture if None.
         label: begins the name in records; the planner's own if None.
 
@@ -61,21 +61,21 @@ class PlannerController(Controller):
         noise: float = 0.3,
         every: int = 1,
         warm: bool = True,
-        keep: int = 0,
+        elites: int = 0,
         propagation: Propagation | None = None,
         label: str | None = None,
     ) -> None:
         super().__init__(world_model, actor_critic, action)
         if not 1 <= every <= planner.horizon:
             raise ValueError(f"a plan of {planner.horizon} steps cannot be made anew every {every}")
-        if proposals < 0 or noise < 0 or keep < 0:
-            raise ValueError(f"proposals, noise and keep cannot be negative, got {proposals}, {noise} and {keep}")
+        if proposals < 0 or noise < 0 or elites < 0:
+            raise ValueError(f"proposals, noise and elites cannot be negative, got {proposals}, {noise} and {elites}")
         if actor_critic is not None:
             planner.discount = actor_critic.discount
         self.planner = planner
         self.actor = actor_critic.actor if actor_critic is not None and proposals else None
         self.critic = actor_critic.critic if actor_critic is not None and value else None
-        self.proposals, self.noise, self.every, self.warm, self.keep = proposals, noise, every, warm, keep
+        self.proposals, self.noise, self.every, self.warm, self.elites = proposals, noise, every, warm, elites
         self.propagation = propagation
         uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
         self.dynamics = LatentDynamics(world_model, self.critic, propagation, uncertainty=uncertainty)
@@ -91,7 +91,7 @@ class PlannerController(Controller):
         zeros = self.world_model.rssm.from_stoch.weight.new_zeros
         sequence = (self.planner.horizon, self.action.size)
         left = zeros(n, dtype=torch.int64)
-        return PlannerState(zeros(n, *sequence), zeros(n, self.keep, *sequence), left)
+        return PlannerState(zeros(n, *sequence), zeros(n, self.elites, *sequence), left)
 
     @torch.no_grad()
     def act(self, state: LatentState, memory: PlannerState, explore: bool = False) -> tuple[Tensor, PlannerState]:
@@ -138,8 +138,8 @@ class PlannerController(Controller):
 
     def _best(self, made: Plan) -> Tensor:
         """The best sequences (B, E, H, A) of a plan; its mean fills up where it has fewer."""
-        some = torch.cat([made.elites[:, : self.keep], made.mean.unsqueeze(1)], 1)
-        return some[:, torch.arange(self.keep, device=some.device).clamp(max=some.shape[1] - 1)]
+        some = torch.cat([made.elites[:, : self.elites], made.mean.unsqueeze(1)], 1)
+        return some[:, torch.arange(self.elites, device=some.device).clamp(max=some.shape[1] - 1)]
 
     def _disturb(self, action: Tensor) -> Tensor:
         if not self.action.discrete:
