@@ -74,7 +74,7 @@ def test_dreams_of_a_run(shipped: wm.DreamVectorEnv) -> None:
     seen, _ = shipped.reset(seed=0)
     assert seen.shape == (5, 3, 32, 32) and seen.std() > 5 and len(shipped.dreams.starts.deter) == 64
     for _ in range(3):
-        seen, reward, terminated, *_, infos = shipped.step(np.zeros((5, 1), np.float32))
+        _, _, terminated, _, infos = shipped.step(np.zeros((5, 1), np.float32))
     assert infos["is_first"].all() and not terminated.any()
     *_, infos = shipped.step(np.zeros((5, 1), np.float32))
     assert (infos["imagined_reward"] > 0).all() and (infos["cont"] > 0.9).all() and (infos["uncertainty"] < 50).all()

@@ -1,4 +1,4 @@
-"""N rollouts in one batch, stepped by hand, each of which begins anew when it is told. Legend in worldmodel/types.py."""
+"""N rollouts in one batch, stepped by hand, each of which begins anew when told to. Legend in worldmodel/types.py."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ class Dreams:
         uncertainty: bool = True,
     ) -> None:
         if num < 1 or not len(starts.deter):
-            raise ValueError(
-                f"{num} dreams and {len(starts.deter)} states to begin in: there must be 1 or more of both"
-            )
+            raise ValueError(f"there must be 1 or more dreams and starts, got {num} and {len(starts.deter)}")
         self.world_model, self.num, self.mode, self.uncertainty = world_model, num, mode, uncertainty
         self.propagation = propagation or Mixture()
         self.starts = starts.map(lambda x: x.to(self.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,22 +15,27 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldmodel.control.controller import LatentPolicy
 from worldmodel.control.dreams import Dreams
 from worldmodel.control.propagation import TS1, Propagation
 from worldmodel.control.truncation import NoTruncation, Truncation
+from worldmodel.dream.function_controller import FunctionController, Predict
 from worldmodel.dream.observation import OBSERVATIONS, DreamObservation, LatentFeature
 from worldmodel.dream.starts import posterior_starts
 from worldmodel.errors import UserError
 from worldmodel.types import ActionSpec
 
+if TYPE_CHECKING:
+    from worldmodel.dream.stable_baselines import StableBaselinesDreams
+
 
 class DreamVectorEnv(VectorEnv):
     """N dreams of a world model, stepped in one batch, as ``gymnasium.vector`` has it.
 
-    A step's observation, reward, termination and infos are of the state that its action led to. A dream terminates where
-    the continue head says so. It is truncated by ``horizon``, and where the model is no longer believed: where the
-    product of what ``truncation`` makes of its steps' uncertainty falls below one half (``AtLimit``: at the first step
-    above the limit).
+    A step's observation, reward, termination and infos are of the state that its action led to. A dream terminates
+    where the continue head says so. It is truncated by ``horizon``, and where the model is no longer believed: where
+    the product of what ``truncation`` makes of its steps' uncertainty falls below one half (``AtLimit``: at the first
+    step above the limit).
 
     ``infos`` of a step, each (N,) and beside it under ``_name`` the mask of the dreams that it is there for:
 
@@ -49,10 +54,10 @@ class DreamVectorEnv(VectorEnv):
         action: what an action is.
         observation: what is seen of them; the latent feature if None.
         horizon: steps, at most; None for dreams that only end otherwise.
-        autoreset_mode: what comes after an end.
+        autoreset_mode: what comes after an end; also by Gymnasium's name of it, such as ``SameStep``.
         uncertainty_weight: what a unit of uncertainty adds to the reward; below 0 cautious, above 0 curious.
         truncation: how far along a dream the model is believed; always if None.
-        continue_threshold: a dream terminates where ``cont`` is below; if None that is drawn, with probability 1 - cont.
+        continue_threshold: a dream terminates where ``cont`` is below; if None, with probability 1 - ``cont``.
         tensors: give torch tensors on the model's device, in infos too, instead of numpy arrays. Actions may be either.
 
     Raises:
@@ -67,7 +72,7 @@ class DreamVectorEnv(VectorEnv):
         *,
         observation: DreamObservation | None = None,
         horizon: int | None = 50,
-        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         uncertainty_weight: float = 0.0,
         truncation: Truncation | None = None,
         continue_threshold: float | None = 0.5,
@@ -213,6 +218,25 @@ class DreamVectorEnv(VectorEnv):
         """The decoder's image of every dream, each (h, w, 3) uint8."""
         image = self.dreams.world_model.decoder.image(self.dreams.state.feature)
         return tuple(rearrange(image, "n c h w -> n h w c").cpu().numpy())
+
+    def policy(self, predict: Predict) -> LatentPolicy:
+        """What was learned here, for real environments: it filters their images, and observes the state as in a dream.
+
+        Args:
+            predict: observations (N, ...) to actions; see ``FunctionController``.
+        """
+        controller = FunctionController(self.dreams.world_model, self.action, predict, self.observation)
+        return LatentPolicy(controller)
+
+    def stable_baselines(self) -> StableBaselinesDreams:
+        """These dreams as a ``VecEnv`` of Stable-Baselines3.
+
+        Raises:
+            UserError: the library is not installed, or the dreams are none that it could take.
+        """
+        from worldmodel.dream.stable_baselines import StableBaselinesDreams
+
+        return StableBaselinesDreams(self)
 
     def _begin(self, which: Tensor) -> None:
         self.dreams.begin(which)
