@@ -24,7 +24,7 @@ class WeightAverage:
         ValueError: the rate is no share.
     """
 
-    def __init__(self, rate: float = 0.005) -> None:
+    def __init__(self, rate: float = 0.003) -> None:
         if not 0 < rate <= 1:
             raise ValueError(f"the rate of the weights' mean is a share in (0, 1], got {rate}")
         self.rate, self.count = rate, 0
