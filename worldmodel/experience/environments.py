@@ -14,6 +14,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
+from worldmodel.experience.guard import Guard, making
 from worldmodel.experience.rendering import Cameras, Quality
 
 
@@ -92,7 +93,8 @@ def _from_factory(task: str) -> gymnasium.Env:
         raise UserError(f"task {task!r}: no module {cause.name!r}; run in its folder or install it") from cause
     except AttributeError as cause:
         raise UserError(f"task {task!r}: module {module} has no {name!r}") from cause
-    env = factory()
+    with making(task):
+        env = factory()
     if not isinstance(env, gymnasium.Env):
         raise UserError(f"task {task!r}: it returned {type(env).__name__}, not a gymnasium.Env")
     return env
@@ -100,51 +102,10 @@ def _from_factory(task: str) -> gymnasium.Env:
 
 def _from_gymnasium(task: str, pixels: bool) -> gymnasium.Env:
     try:
-        return gymnasium.make(task, render_mode="rgb_array") if pixels else gymnasium.make(task)
+        with making(task):
+            return gymnasium.make(task, render_mode="rgb_array") if pixels else gymnasium.make(task)
     except (gymnasium.error.Error, ImportError) as cause:
         raise UserError(f"task {task!r} cannot be made: {_one_line(cause)}") from cause
-
-
-class Guard(gymnasium.Wrapper):
-    """Repeats actions, and stops at the first number that is not finite. Sits below rendering: one render an action."""
-
-    def __init__(self, env: gymnasium.Env, task: str, repeat: int) -> None:
-        super().__init__(env)
-        self._task, self._repeat, self._count = task, repeat, 0
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
-        self._count = 0
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._check(observation, "observation")
-        return observation, {**info, "frames": 0}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        total, frames = 0.0, 0
-        while frames < self._repeat:
-            frames += 1
-            self._count += 1
-            try:
-                observation, reward, terminated, truncated, info = self.env.step(action)
-            except UserError as cause:
-                raise UserError(f"task {self._task!r}, step {self._count}: {cause}") from cause
-            self._check(reward, "reward")
-            self._check(observation, "observation")
-            total += float(reward)
-            if terminated or truncated:
-                break
-        return (
-            observation,
-            total,
-            bool(terminated),
-            bool(truncated),
-            {**info, "frames": frames},
-        )
-
-    def _check(self, value: Any, what: str) -> None:
-        for part in value.values() if isinstance(value, dict) else (value,):
-            array = np.asarray(part)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise UserError(f"task {self._task!r} gave a {what} that is not finite at step {self._count}: mend it")
 
 
 class PixelObservation(gymnasium.Wrapper):

@@ -17,7 +17,8 @@ from typing import Any
 from worldmodel.errors import UserError
 from worldmodel.experience.handle import Act, EnvFrame, LocalEnv, Redo, Reset
 
-PATIENCE = 300.0  # seconds that a worker may be silent: many times what playing a whole episode again takes
+# seconds that a worker may be silent: many times what playing a whole episode again takes
+PATIENCE = float(os.environ.get("WORLDMODEL_PATIENCE", 300))
 
 
 class WorkerDied(Exception):

@@ -79,8 +79,19 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
                 raise SystemExit(signal.code) from None
         if fabric.is_global_zero:
             print(_closing(run), flush=True)
+    except UserError as error:
+        raise _explained(error, folder) from error
     finally:
         data.close()
+
+
+def _explained(error: UserError, folder: RunFolder) -> UserError:
+    """The error, with the traceback of somebody's environment put beside the run that it ended."""
+    if not error.details or not folder.config.exists():
+        return error
+    path = folder.path / "environment_error.txt"
+    path.write_text(error.details)
+    return UserError(f"{error}; its traceback is in {path}")
 
 
 def _going_on(folder: RunFolder, named: str | None, rewind: bool) -> dict[str, Any] | None:
