@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.evaluation import evaluate, record
 from worldmodel.training.interrupt import Interrupted, Stop
@@ -169,7 +170,8 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
     checkpoint = load_checkpoint(Path(config.checkpoint) if config.checkpoint else folder.weights)
     try:
         world = World(fabric, data, settings.agent, config.seed)
-        world.agent.load_state_dict(checkpoint["state_dict"])
+        world.agent.load_state_dict(mean_weights(checkpoint))
+        world.agent.average.setup(world.agent)
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
         found = evaluate(world, settings.schedule().evaluation_episodes, "report")
         record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
