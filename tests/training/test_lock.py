@@ -16,8 +16,8 @@ import pytest
 from tests.training.conftest import files, words
 from worldmodel.errors import UserError
 from worldmodel.training.cli import run
+from worldmodel.training.early import free_folder
 from worldmodel.training.lock import locked
-from worldmodel.training.run_folder import free_folder
 
 HOLD = "import sys, pathlib\nfrom worldmodel.training.lock import locked\n"
 HOLD += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"

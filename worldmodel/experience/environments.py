@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import os
-import sys
 from typing import Any
 
 import gymnasium
@@ -14,7 +11,8 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Cameras, Quality
+from worldmodel.experience.rendering import Cameras, Quality, set_backend
+from worldmodel.experience.tasks import from_here, register, unknown
 
 
 def make_environment(
@@ -64,17 +62,14 @@ def _build(task: str, size: int, camera: Cameras, quality: Quality, pixels: bool
     """The task's own environment, and whether its pictures have to be rendered."""
     if _is_factory(task):
         return _from_factory(task), False
-    if task in gymnasium.registry or ":" in task:
+    if ":" in task or register(task):
         return _from_gymnasium(task, pixels), False
     from worldmodel.experience.suite import SuiteEnvironment, suite_tasks
 
     tasks = suite_tasks()
     if task in tasks:
         return SuiteEnvironment(*tasks[task], size, camera, quality), True
-    names = [*tasks, *gymnasium.registry]
-    near = difflib.get_close_matches(task, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "give a dm_control task, a Gymnasium id or module:callable"
-    raise UserError(f"unknown task {task!r}: {hint}")
+    raise unknown(task)
 
 
 def _is_factory(task: str) -> bool:
@@ -84,8 +79,7 @@ def _is_factory(task: str) -> bool:
 
 def _from_factory(task: str) -> gymnasium.Env:
     module, _, name = task.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a module beside the command, as with python -m
+    from_here()
     try:
         factory = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as cause:
@@ -99,6 +93,8 @@ def _from_factory(task: str) -> gymnasium.Env:
 
 
 def _from_gymnasium(task: str, pixels: bool) -> gymnasium.Env:
+    from_here()
+    set_backend()
     try:
         return gymnasium.make(task, render_mode="rgb_array") if pixels else gymnasium.make(task)
     except (gymnasium.error.Error, ImportError) as cause:

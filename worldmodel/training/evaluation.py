@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.experience.collector import run_episodes
+from worldmodel.control.controller import LatentPolicy
+from worldmodel.experience.collector import Policy, run_episodes
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.rollouts import longest, open_loop
 from worldmodel.insight.video import write_mp4
 from worldmodel.training.agent import Agent
+from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.randomness import own_randomness, seed_for
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.world import World
+from worldmodel.types import Observation
 
 _CONTEXT = 5  # records that are seen before an open-loop rollout
 
@@ -33,7 +36,28 @@ class Evaluation(NamedTuple):
         return sum(self.returns) / len(self.returns)
 
 
-def evaluate(world: World, episodes: int, purpose: str = "evaluation") -> Evaluation:
+class Interruptible:
+    """A policy that leaves off as soon as a signal has come.
+
+    Args:
+        policy: who acts.
+        stop: notes the signal.
+    """
+
+    def __init__(self, policy: LatentPolicy, stop: Stop) -> None:
+        self.controller = policy.controller
+        self._policy, self._stop = policy, stop
+
+    def initial(self, n: int) -> Any:
+        return self._policy.initial(n)
+
+    def __call__(self, observation: Observation, state: Any) -> tuple[Tensor, Any]:
+        if self._stop.number:
+            raise Interrupted(self._stop.number)
+        return self._policy(observation, state)
+
+
+def evaluate(world: World, episodes: int, purpose: str = "evaluation", stop: Stop | None = None) -> Evaluation:
     """Let the agent act, as surely as it can, the same episodes each time, shared out over the ranks.
 
     Whether one evaluates changes nothing: random numbers are its own.
@@ -42,11 +66,18 @@ def evaluate(world: World, episodes: int, purpose: str = "evaluation") -> Evalua
         world: whose agent, and whose environments held out for the purpose.
         episodes: how many, on all ranks together; at least one on each.
         purpose: see ``Experience.held_out``.
+        stop: a signal, if there was one.
+
+    Raises:
+        Interrupted: it came while this went on; not where there are several ranks, of which each has its own pace.
     """
     fabric, agent, data = world.fabric, world.agent, world.data
     with own_randomness(seed_for(data.seed, data.rank, f"{purpose}: draws")), evaluating(agent), torch.no_grad():
         share = max(1, episodes // fabric.world_size)
-        found = run_episodes(data.held_out(purpose), agent.policy(explore=False), share, record_video=True)
+        policy: Policy = agent.policy(explore=False)
+        if stop is not None and fabric.world_size == 1:
+            policy = Interruptible(agent.policy(explore=False), stop)
+        found = run_episodes(data.held_out(purpose), policy, share, record_video=True)
     returns = fabric.all_gather(torch.tensor([episode.return_ for episode in found], device=fabric.device))
     assert isinstance(returns, Tensor)
     return Evaluation(returns.flatten().tolist(), found[0].video)

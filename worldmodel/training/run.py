@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import EpisodeSummary
 from worldmodel.training.checkpoint import link, save_checkpoint
-from worldmodel.training.evaluation import Evaluation, film_rollouts, record
+from worldmodel.training.console import bar
+from worldmodel.training.evaluation import Evaluation, evaluate, film_rollouts, record
 from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.metrics import Averages, line
 from worldmodel.training.run_folder import RunFolder
@@ -71,15 +70,30 @@ class Run:
             raise UserError(f"a replay of capacity {replay.capacity} never holds the {wanted} records to begin with")
         if self._is_first and len(replay) < wanted:
             print(f"filling the replay with {wanted - len(replay):,} records of random actions", flush=True)
-        with tqdm(total=wanted, unit=" records", leave=False, disable=None if self._is_first else True) as bar:
+        with bar("filling the replay", wanted, self._is_first and len(replay) < wanted) as shown:
             while self.world.total(len(replay) < wanted):  # ranks step together
-                bar.update(len(replay) - bar.n)
+                shown.at(len(replay))
                 yield len(replay)
 
     def end_round(self) -> None:
         """Count it, and look at the clock, which is the first rank's."""
         self.progress.round, self.progress.update = self.progress.round + 1, 0
         self.progress.seconds = self.world.fabric.broadcast(self.clock.seconds())
+
+    def evaluate(self) -> bool:
+        """Evaluate as the schedule says; whether these weights are the best so far, which are to be saved then.
+
+        Raises:
+            Interrupted: a signal came. All is saved as it was before, and a resumed run evaluates then.
+        """
+        progress = self.progress
+        try:
+            with self.clock.stopped():
+                return self.add_evaluation(evaluate(self.world, self.schedule.episodes(progress), stop=self._stop))
+        except Interrupted:
+            progress.round, progress.update = progress.round - 1, self.schedule.updates  # the round is not over
+            self.save(always=True)
+            raise
 
     def add_evaluation(self, found: Evaluation) -> bool:
         """Write an evaluation down; whether these weights are the best so far, which are to be saved then."""

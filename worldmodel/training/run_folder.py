@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -118,21 +117,6 @@ class RunFolder:
         if self.evaluations.exists() and self.evaluations.read_text() != text:
             write_atomically(self.evaluations, lambda temporary: temporary.write_text(text))
         self.metrics.forget_after(updates)
-
-
-def free_folder(task: str) -> str:
-    """Make a folder for a run of this task that has no name: a short one that was not there yet."""
-    name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
-    for number in count(1):
-        folder = Path("runs") / f"{name}-{number}"
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # or another process was quicker
-            continue
-        except OSError as cause:
-            raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
-    return str(folder)
 
 
 def _number(text: str) -> float:
