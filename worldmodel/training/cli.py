@@ -75,6 +75,8 @@ def command(given: list[str]) -> None:
         return
     if name in COMMANDS:
         early.check(name, rest)
+        if sys.stdout.isatty() and "--help" not in rest:
+            print(f"{name}: loading torch", flush=True)
         function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
         from worldmodel.training.parser import Parser  # which takes a while to load
 

@@ -21,12 +21,12 @@ class Bar:
         what: is done, such as ``collecting episodes``.
         total: of it.
         shown: nothing is printed if not, as on all ranks but the first.
-        file: standard error if None, so that what a command prints can still be piped.
+        file: standard output if None.
     """
 
     def __init__(self, what: str, total: int, shown: bool = True, file: TextIO | None = None) -> None:
         self.done, self._what, self._total = 0, what, total
-        self._file, self._shown = file or sys.stderr, shown
+        self._file, self._shown = file or sys.stdout, shown
         self._printed = time.monotonic()
         is_terminal = self._file.isatty()
         self._tqdm = tqdm(total=total, desc=what, file=self._file, leave=False, disable=not (shown and is_terminal))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import worldmodel
 from worldmodel.control.controller import LatentPolicy
 from worldmodel.experience.collector import Policy, run_episodes
 from worldmodel.insight.render import render_film, render_strip
@@ -83,27 +86,51 @@ def evaluate(world: World, episodes: int, purpose: str = "evaluation", stop: Sto
     return Evaluation(returns.flatten().tolist(), found[0].video)
 
 
-def record(folder: RunFolder, world: World, found: Evaluation, seconds: float, purpose: str = "evaluation") -> None:
+def record(folder: RunFolder, world: World, found: Evaluation, seconds: float) -> None:
     """A line in ``evaluations.jsonl``, and a film of an episode; on the first rank."""
-    policy = world.agent.controller(explore=False).name
-    frames_seen = world.frames
-    if not world.fabric.is_global_zero:
-        return
-    returns = torch.tensor(found.returns)
-    row: dict[str, Any] = {
-        "frames": frames_seen,
+    row = _row(world, found, seconds) | {"starts": "evaluation"}
+    if world.fabric.is_global_zero:
+        folder.add_evaluation(row)
+        _film(folder, f"episode_{world.agent.updates:07d}", found)
+
+
+def record_validation(folder: RunFolder, world: World, found: Evaluation, seconds: float, checkpoint: Path) -> None:
+    """A line in ``validations.jsonl``: whose weights, in which episodes, when; and a film. On the first rank.
+
+    Args:
+        folder: of the run.
+        world: that was evaluated.
+        found: what came of it.
+        seconds: of training that the weights had.
+        checkpoint: their file.
+    """
+    row = _row(world, found, seconds) | {
+        "starts": "report",
+        "seed": world.data.seed,
+        "checkpoint": checkpoint.name,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "version": worldmodel.__version__,
+    }
+    if world.fabric.is_global_zero:
+        folder.add_validation(row)
+        _film(folder, f"episode_{world.agent.updates:07d}_{row['policy']}", found)
+
+
+def _row(world: World, found: Evaluation, seconds: float) -> dict[str, Any]:
+    """Every rank has to ask."""
+    return {
+        "frames": world.frames,
         "updates": world.agent.updates,
         "seconds": round(seconds, 1),
-        "policy": policy,
-        "starts": purpose,
+        "policy": world.agent.controller(explore=False).name,
         "returns": [round(x, 3) for x in found.returns],
-        "return_mean": round(float(returns.mean()), 3),
-        "return_std": round(float(returns.std(unbiased=False)), 3),
+        "return_mean": round(found.mean, 3),
+        "return_std": round(float(np.std(found.returns)), 3),
     }
-    folder.add_evaluation(row)
+
+
+def _film(folder: RunFolder, name: str, found: Evaluation) -> None:
     if found.video is not None:
-        # a run is driven by one policy as it trains, and by any when it is validated
-        name = f"episode_{world.agent.updates:07d}" + ("" if purpose == "evaluation" else f"_{policy}")
         write_mp4(folder.videos / f"{name}.mp4", found.video, fps=25)
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 
@@ -14,7 +15,7 @@ from worldmodel.experience.cores import cores
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.console import facts, megabytes
 from worldmodel.training.early import free_folder
-from worldmodel.training.evaluation import evaluate, record
+from worldmodel.training.evaluation import evaluate, record_validation
 from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.lock import locked_by_first
 from worldmodel.training.metrics import duration
@@ -130,6 +131,7 @@ def _banner(world: World, schedule: Schedule, folder: RunFolder) -> str:
         "model": f"{sum(p.numel() for p in agent.parameters() if p.requires_grad):,} parameters that learn",
         "device": f"{where}{several}, {torch.get_num_threads()} threads on {len(cores()) or os.cpu_count()} cores",
     }
+    told |= {"note": world.data.environments.note} if world.data.environments.note else {}
     return facts(**told, **_estimate(schedule, folder))
 
 
@@ -174,16 +176,24 @@ def validate(given: list[str]) -> None:
 
 def _validate(fabric: Fabric, settings: Settings) -> None:
     config, folder, data = settings.config, RunFolder(settings.config.run), settings.data()
-    checkpoint = load_checkpoint(Path(config.checkpoint) if config.checkpoint else folder.weights)
+    path = Path(config.checkpoint) if config.checkpoint else folder.weights
+    checkpoint, episodes = load_checkpoint(path), settings.schedule().evaluation_episodes
     try:
         world = World(fabric, data, settings.agent, config.seed)
         world.agent.load_state_dict(checkpoint["state_dict"])
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
-        found = evaluate(world, settings.schedule().evaluation_episodes, "report")
-        record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
+        who = world.agent.controller(explore=False).name
+        of = f"{who} with {path.name} of update {checkpoint['updates']:,}, seed {config.seed}"
+        if fabric.is_global_zero:
+            print(f"validating {of}: {episodes} episodes", flush=True)
+        found = evaluate(world, episodes, "report")
+        record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
     finally:
         data.close()
     if fabric.is_global_zero:
-        spread = float(torch.tensor(found.returns).std(unbiased=False))
-        policy = world.agent.controller(explore=False).name
-        print(f"{policy}: return {found.mean:.1f} +- {spread:.1f} over {len(found.returns)} episodes", flush=True)
+        least, most = min(found.returns), max(found.returns)
+        print(
+            f"{who}: return {found.mean:.1f} +- {np.std(found.returns):.1f} (standard deviation; {least:.1f} to "
+            f"{most:.1f}) over {len(found.returns)} episodes, added to {folder.validations}",
+            flush=True,
+        )

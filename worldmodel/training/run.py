@@ -16,6 +16,8 @@ from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.schedule import Clock, Progress, Schedule
 from worldmodel.training.world import World
 
+_FEW = 10  # records of an episode: less than one can learn from
+
 
 class Run:
     """Keeps everything that the loop leaves behind. All ranks call it; the first one writes.
@@ -74,6 +76,19 @@ class Run:
             while self.world.total(len(replay) < wanted):  # ranks step together
                 shown.at(len(replay))
                 yield len(replay)
+        self._look_at_episodes()
+
+    def _look_at_episodes(self) -> None:
+        """Say so where actions last so long that next to nothing is left of an episode."""
+        data, collector = self.world.data, self.world.collector
+        records = len(self.world.replay) / max(1, collector.episodes)
+        repeat = data.settings["action_repeat"]
+        if self._is_first and collector.episodes and repeat > 1 and records < _FEW:
+            print(
+                f"warning: episodes of random actions have {records:.1f} records on average, for an action lasts "
+                f"{repeat} frames: --data.action_repeat 1 makes {repeat} times as many",
+                flush=True,
+            )
 
     def end_round(self) -> None:
         """Count it, and look at the clock, which is the first rank's."""
