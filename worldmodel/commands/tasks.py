@@ -15,9 +15,10 @@ _PARTS = {  # of Gymnasium, by the module of its entry points: what each is draw
     "classic_control": ("classic control", "pygame", "gymnasium[classic-control]"),
     "toy_text": ("toy text", "pygame", "gymnasium[toy-text]"),
     "box2d": ("Box2D", "Box2D", "gymnasium[box2d]"),
-    "mujoco": ("MuJoCo", "mujoco", "gymnasium[mujoco]"),
+    "mujoco": ("MuJoCo", "imageio", "gymnasium[mujoco]"),
 }
 _EXTRAS = {
+    "environments": ("ale_py", "Atari, MiniGrid, and what Gymnasium's Box2D and MuJoCo need"),
     "suite": ("ray", "several tasks and seeds at once, on Ray"),
     "notebook": ("anywidget", "the player in a notebook"),
 }
@@ -40,7 +41,7 @@ def tasks() -> None:
     print("\nand module:ID, for an id that another module registers, and module:callable, for what it makes")
     print("\nextras of worldmodel:")
     for extra, (module, what) in _EXTRAS.items():
-        print(f"  {extra:10s}{what}{_state(module, f'worldmodel[{extra}]')}")
+        print(f"  {extra:14s}{what}{_state(module, f'worldmodel[{extra}]')}")
 
 
 def _gymnasium() -> dict[tuple[str, str, str], list[str]]:

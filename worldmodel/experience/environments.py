@@ -11,7 +11,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Cameras, Quality, set_backend
+from worldmodel.experience.rendering import Cameras, Quality, missing_gl, set_backend
 from worldmodel.experience.spaces import actions_of, picture_of
 from worldmodel.experience.tasks import from_here, register, unknown
 
@@ -191,13 +191,12 @@ class PixelObservation(gymnasium.Wrapper):
     def _rendered(self) -> np.ndarray:
         try:
             return np.asarray(self.env.render())
-        except (
-            gymnasium.error.Error,
-            ImportError,
-            AttributeError,
-            RuntimeError,
-        ) as cause:  # a library is missed only now
+        except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
             raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
+        except (AttributeError, RuntimeError) as cause:  # as PyOpenGL fails
+            if self.env.spec is None or ".mujoco" not in str(self.env.spec.entry_point):
+                raise  # a bug of the task's own
+            raise missing_gl(cause) from cause
 
 
 class Restarts(gymnasium.Wrapper):
