@@ -149,10 +149,11 @@ def film_rollouts(folder: RunFolder, world: World) -> None:
 
 @contextmanager
 def evaluating(agent: Agent) -> Iterator[None]:
-    """Inside, the agent is in evaluation mode."""
+    """Inside, the agent is in evaluation mode and has the mean of its weights."""
     before = agent.training
     agent.eval()
     try:
-        yield
+        with agent.average.applied():
+            yield
     finally:
         agent.train(before)

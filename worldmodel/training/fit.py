@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.console import facts, megabytes
 from worldmodel.training.early import free_folder
@@ -180,7 +181,8 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
     checkpoint, episodes = load_checkpoint(path), settings.schedule().evaluation_episodes
     try:
         world = World(fabric, data, settings.agent, config.seed)
-        world.agent.load_state_dict(checkpoint["state_dict"])
+        world.agent.load_state_dict(mean_weights(checkpoint))
+        world.agent.average.setup(world.agent)
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
         who = world.agent.controller(explore=False).name
         of = f"{who} with {path.name} of update {checkpoint['updates']:,}, seed {config.seed}"

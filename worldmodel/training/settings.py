@@ -13,6 +13,7 @@ from jsonargparse import ActionConfigFile, Namespace
 import worldmodel as front_door
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.average import WeightAverage
 from worldmodel.training.configs import KINDS, arrange, find, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
@@ -28,7 +29,8 @@ def add_parts(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="everything that is drawn derives from it")
     parser.add_class_arguments(Experience, "data", instantiate=False)
     parser.add_class_arguments(Optimizer, "optimizer", instantiate=False)
-    parser.add_class_arguments(Agent, "model", skip={"action", "optimizer"}, instantiate=False)
+    parser.add_class_arguments(WeightAverage, "average", instantiate=False)
+    parser.add_class_arguments(Agent, "model", skip={"action", "optimizer", "average"}, instantiate=False)
 
 
 _FIRST = (
@@ -94,7 +96,8 @@ class Settings:
     def agent(self, action: ActionSpec) -> Agent:
         """World model, actor and critic; draws their parameters."""
         try:
-            return Agent(action, optimizer=Optimizer(**vars(self._made.optimizer)), **vars(self._made.model))
+            optimizer, average = Optimizer(**vars(self._made.optimizer)), WeightAverage(**vars(self._made.average))
+            return Agent(action, optimizer=optimizer, average=average, **vars(self._made.model))
         except ValueError as cause:
             raise UserError(reason(cause)) from cause
 
