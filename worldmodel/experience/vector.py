@@ -83,6 +83,7 @@ class Environments(ABC):
             self._handles[0].action,
             self._handles[0].image_shape,
         )
+        self.note = self._handles[0].note  # of what is observed and not used
         self._images = np.zeros((num_envs, *self.image_shape), np.uint8)
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         self._deaths, self._alive = [0] * num_envs, [0] * num_envs  # without progress; steps since the last

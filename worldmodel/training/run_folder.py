@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ class RunFolder:
     """Where a run keeps everything.
 
     Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
-    ``metrics.csv``, ``videos/``, ``lock``.
+    ``validations.jsonl``, ``metrics.csv``, ``videos/``, ``lock``.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config, self.evaluations = self.path / "config.yaml", self.path / "evaluations.jsonl"
+        self.validations = self.path / "validations.jsonl"
         self.last, self.best = self.path / "checkpoints" / "last.ckpt", self.path / "checkpoints" / "best.ckpt"
         self.videos = self.path / "videos"
         self.metrics = MetricsTable(self.path / "metrics.csv")
@@ -87,29 +87,28 @@ class RunFolder:
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
         """Append a line to ``evaluations.jsonl``, at once on the disk."""
-        with self.evaluations.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self.evaluations, row)
+
+    def add_validation(self, row: dict[str, Any]) -> None:
+        """Append a line to ``validations.jsonl``, which training neither reads nor writes."""
+        _append(self.validations, row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """All whole lines of ``evaluations.jsonl``."""
-        rows = []
-        for line in self.evaluations.read_text().splitlines() if self.evaluations.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the last line of a run that was killed
-                continue
-        return rows
+        return _lines(self.evaluations)
+
+    def read_validations(self) -> list[dict[str, Any]]:
+        """All whole lines of ``validations.jsonl``."""
+        return _lines(self.validations)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
         return [{name: _number(x) for name, x in row.items() if name and x} for row in self.metrics.read()]
 
-    def newest_episode(self) -> Path | None:
-        """The film of the last evaluation, of who was trained rather than of others; None if there is none."""
-        films = {path: path.stem.split("_", 2)[1:] for path in self.videos.glob("episode_*.mp4")}
-        return max(films, key=lambda path: (len(films[path]) == 1, films[path]), default=None)
+    def film(self, updates: int) -> Path | None:
+        """An episode of the weights after so many updates, of who was trained rather than of others."""
+        films = sorted(self.videos.glob(f"episode_{updates:07d}*.mp4"), key=lambda path: len(path.name))
+        return films[0] if films else None
 
     def forget_after(self, updates: int) -> None:
         """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
@@ -120,19 +119,21 @@ class RunFolder:
         self.metrics.forget_after(updates)
 
 
-def free_folder(task: str) -> str:
-    """Make a folder for a run of this task that has no name: a short one that was not there yet."""
-    name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
-    for number in count(1):
-        folder = Path("runs") / f"{name}-{number}"
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # or another process was quicker
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a run that was killed
             continue
-        except OSError as cause:
-            raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
-    return str(folder)
+    return rows
 
 
 def _number(text: str) -> float:

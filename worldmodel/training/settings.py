@@ -60,7 +60,7 @@ def training_parser(name: str, description: str) -> Parser:
 
 def _shipped() -> str:
     """What there is to name after ``--config``, a paragraph for each kind."""
-    text = "configurations, in any order; what is not named is base, at the size laptop:"
+    text = "shipped, by --KIND NAME or --config KIND/NAME, in any order; what is not named is base, at the size laptop:"
     for kind in KINDS:
         listed = ", ".join(name.removeprefix(f"{kind}/") for name in names(kind))
         text += "\n" + fill(f"{kind}/ {listed}", 100, initial_indent="  ", subsequent_indent="    ")
