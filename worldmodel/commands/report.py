@@ -36,6 +36,7 @@ def report(
     context: int = 5,
     out: str | None = None,
     seed: int = 0,
+    trust_code: bool = False,
 ) -> None:
     """Report on a run, from episodes that it was not trained on.
 
@@ -47,6 +48,7 @@ def report(
         context: records that are seen before a dream.
         out: the HTML file, with calibration.json beside it; report.html in the run's folder if none is given.
         seed: of the actions. The episodes begin as those of validate do.
+        trust_code: build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or checkpoint, or the episodes are too few or too short.
@@ -56,7 +58,9 @@ def report(
             raise UserError(f"{name} is {value}: it must be {least} or more")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    agent, data = load_run(run, checkpoint, environments=1)  # with more, short episodes would be favoured
+    agent, data = load_run(
+        run, checkpoint, environments=1, trust_code=trust_code
+    )  # with more, short episodes would be favoured
     acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:

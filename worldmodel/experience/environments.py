@@ -84,7 +84,7 @@ def _is_factory(task: str) -> bool:
 
 def _from_factory(task: str) -> gymnasium.Env:
     module, _, name = task.partition(":")
-    if os.getcwd() not in sys.path:
+    if module.partition(".")[0] not in sys.modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a module beside the command, as with python -m
     try:
         factory = getattr(importlib.import_module(module), name)

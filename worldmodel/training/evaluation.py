@@ -71,9 +71,8 @@ def record(folder: RunFolder, world: World, found: Evaluation, seconds: float, p
     }
     folder.add_evaluation(row)
     if found.video is not None:
-        # a run is driven by one policy as it trains, and by any when it is validated
-        name = f"episode_{world.agent.updates:07d}" + ("" if purpose == "evaluation" else f"_{policy}")
-        write_mp4(folder.videos / f"{name}.mp4", found.video, fps=25)
+        path = folder.film(world.agent.updates, None if purpose == "evaluation" else policy)
+        write_mp4(path, found.video, fps=25)
 
 
 def film_rollouts(folder: RunFolder, world: World) -> None:
