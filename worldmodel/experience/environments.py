@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import gymnasium
@@ -81,7 +82,8 @@ def _is_factory(task: str) -> bool:
 
 def _from_factory(task: str) -> gymnasium.Env:
     module, _, name = task.partition(":")
-    from_here()
+    if module.partition(".")[0] not in sys.modules:
+        from_here()
     try:
         factory = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as cause:
@@ -96,7 +98,8 @@ def _from_factory(task: str) -> gymnasium.Env:
 
 
 def _from_gymnasium(task: str, pixels: bool, size: int) -> gymnasium.Env:
-    from_here()
+    if ":" in task:
+        from_here()
     set_backend()
     try:
         with making(task):
@@ -104,7 +107,9 @@ def _from_gymnasium(task: str, pixels: bool, size: int) -> gymnasium.Env:
                 return gymnasium.make(task)
             spec = gymnasium.spec(task)
             # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
-            small = {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
+            small: dict[str, Any] = (
+                {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
+            )
             return gymnasium.make(task, render_mode="rgb_array", **small)
     except ModuleNotFoundError as cause:
         raise UserError(
@@ -151,12 +156,10 @@ class PixelObservation(gymnasium.Wrapper):
 
     def _rendered(self) -> np.ndarray:
         try:
-            return np.asarray(self.env.render())
+            return self.env.render()  # type: ignore[return-value]
         except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
             raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
         except (AttributeError, RuntimeError) as cause:  # as PyOpenGL fails
-            if self.env.spec is None or ".mujoco" not in str(self.env.spec.entry_point):
-                raise  # a bug of the task's own
             raise missing_gl(cause) from cause
 
 

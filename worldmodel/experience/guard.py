@@ -60,7 +60,10 @@ class Guard(gymnasium.Wrapper):
 
     def render(self) -> Any:
         """The picture, (H, W, 3) uint8."""
-        with self._faults("render", but=(gymnasium.error.Error, ImportError)):  # a library is missing: said elsewhere
+        missing: tuple[type[Exception], ...] = (gymnasium.error.Error, ImportError)  # a library: said elsewhere
+        if self.env.spec is not None and ".mujoco" in str(self.env.spec.entry_point):
+            missing += (AttributeError, RuntimeError)  # as PyOpenGL fails
+        with self._faults("render", but=missing):
             picture = self.env.render()
         array = np.asarray(picture)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:

@@ -32,6 +32,7 @@ class WorkerHandle:
         self._pipe, end = Pipe()
         command = [
             sys.executable,
+            "-P",  # the current folder is searched where a task asks for it, and last
             "-m",
             "worldmodel.experience.worker",
             str(end.fileno()),

@@ -179,7 +179,8 @@ def validate(given: list[str]) -> None:
         UserError: something that the person at the keyboard can mend.
     """
     parser = training_parser("validate", "Evaluate the weights of a run, in episodes that have not chosen them.")
-    settings = read(parser, given)
+    parser.add_argument("--trust-code", action="store_true", help="build whatever the run names, also code of others")
+    settings = read(parser, given, trust_code="--trust-code" in given)
     settings.schedule()
     if not settings.config.run:
         raise UserError("say which run: --run runs/NAME")
