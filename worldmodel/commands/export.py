@@ -12,6 +12,7 @@ from torch import Tensor
 from worldmodel.errors import UserError
 from worldmodel.experience.records import stored_features, stored_shapes
 from worldmodel.experience.replay import Replay
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint, write_atomically
 from worldmodel.training.data import shard
 from worldmodel.training.run_folder import RunFolder
@@ -42,8 +43,8 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
-    for path in (source.config, source.evaluations):
-        if path.exists():
+    for path in (source.config, source.evaluations, source.validations):
+        if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
@@ -58,8 +59,8 @@ def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
         half: matrices as float16; they are float32 again in the model that takes them in.
     """
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
-    if half:
-        kept["state_dict"] = {name: _halved(x) for name, x in checkpoint["state_dict"].items()}
+    weights = mean_weights(checkpoint)
+    kept["state_dict"] = {name: _halved(x) for name, x in weights.items()} if half else weights
     return kept
 
 
