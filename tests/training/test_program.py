@@ -45,6 +45,14 @@ def test_its_actions_are_the_agents_over_episodes(tmp_path: Path, capsys: Any, t
     data.close()
 
 
+def test_onnx(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    """The export itself compares the actions."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    run(["export", "--run", str(finished), "--program", str(tmp_path / "actor.onnx")])
+    assert f"wrote {tmp_path}/actor.onnx: actions within " in capsys.readouterr().out
+
+
 def test_what_cannot_be_written(finished: Path, complaint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["export", "--run", str(finished), "--program"]
     assert "say what to write: --out FOLDER, --program" in complaint(given[:-1])

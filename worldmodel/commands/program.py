@@ -77,9 +77,10 @@ def write_program(agent: Agent, image_shape: tuple[int, int, int], path: Path) -
         raise UserError(f"cannot write {path}: its name has to end in {' or '.join(_FORMATS)}")
     program = ActorProgram(agent).eval()
     image, first = torch.zeros(1, *image_shape, dtype=torch.uint8), torch.ones(1, dtype=torch.bool)
-    write, read = _FORMATS[path.suffix]
+    convert, read = _FORMATS[path.suffix]
     with torch.no_grad():
-        write_atomically(path, lambda temporary: write(program, (image, first, *program.initial()), temporary))
+        held = convert(program, (image, first, *program.initial()))
+        write_atomically(path, lambda temporary: temporary.write_bytes(held))
         try:
             told = _compared(agent, program, read(path), image_shape)
         except UserError:
@@ -118,22 +119,22 @@ def _compared(agent: Agent, program: ActorProgram, step: Callable[..., State], s
     )
 
 
-def _write_exported(program: ActorProgram, given: tuple[Tensor, ...], path: Path) -> None:
-    file = io.BytesIO()  # for the name of a temporary file is none that it likes
+def _exported(program: ActorProgram, given: tuple[Tensor, ...]) -> bytes:
+    file = io.BytesIO()
     torch.export.save(torch.export.export(program, given), file)
-    path.write_bytes(file.getvalue())
+    return file.getvalue()
 
 
 def _read_exported(path: Path) -> Callable[..., State]:
     return torch.export.load(path).module()
 
 
-def _write_onnx(program: ActorProgram, given: tuple[Tensor, ...], path: Path) -> None:
+def _onnx(program: ActorProgram, given: tuple[Tensor, ...]) -> bytes:
     _needed("onnx", "onnxscript", "onnxruntime")
-    torch.onnx.export(
-        program, given, str(path), dynamo=True, external_data=False, verbose=False,
-        input_names=list(INPUTS), output_names=list(OUTPUTS),
-    )  # fmt: skip
+    names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
+    made = torch.onnx.export(program, given, dynamo=True, verbose=False, **names)
+    assert made is not None
+    return made.model_proto.SerializeToString()
 
 
 def _read_onnx(path: Path) -> Callable[..., State]:
@@ -154,7 +155,7 @@ def _needed(*modules: str) -> None:
             raise UserError(f"ONNX needs {module}: pip install {' '.join(modules)}") from cause
 
 
-_FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[..., State]]]] = {
-    ".pt2": (_write_exported, _read_exported),
-    ".onnx": (_write_onnx, _read_onnx),
+_FORMATS: dict[str, tuple[Callable[..., bytes], Callable[[Path], Callable[..., State]]]] = {
+    ".pt2": (_exported, _read_exported),
+    ".onnx": (_onnx, _read_onnx),
 }
