@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +132,26 @@ def test_torch_is_not_loaded_for_it(tmp_path: Path) -> None:
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert early.free_folder(task) == f"runs/{name}" and (tmp_path / "runs" / name).is_dir()
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+LINES = re.sub(r"\\\n\s*", "", "\n".join(re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)))
+SAID = re.findall(r"^worldmodel (fit|validate|tasks|report|imagine|play|export)( .*)?$", LINES, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "words"), SAID)
+def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, words: str) -> None:
+    """Their options, files and tasks are there; what it takes to run them is for the other tests."""
+    monkeypatch.setattr(early, "_check_run", lambda *_: None)
+    monkeypatch.setattr("worldmodel.experience.tasks.register", lambda task: "/" in task or "-v" in task)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mytask.py").touch()
+    if command != "tasks":
+        early.check(command, early.expand(shlex.split(words, comments=True)))
+
+
+def test_there_are_commands_in_the_readme() -> None:
+    assert len(SAID) > 12 and {command for command, _ in SAID} >= {"fit", "validate", "report", "play", "export"}
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ COMMANDS = {
     "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and calibration.json.",
     "imagine": "Film what a run's model dreams, beside what happens.",
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
-    "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
+    "export": "Keep what a run has learned in a small folder, for report, imagine and play; or its actor as a program.",
 }
 TRAINING = ("fit", "validate")
 TASKS = "tasks"
@@ -31,7 +31,7 @@ Learn a latent world model from pixels, know how uncertain it is, and control wi
   report     what a run has learned and how well its uncertainty is calibrated, as one HTML file
   imagine    a film of what its model predicts, beside what happens
   play       drive its model in a browser, beside the simulator
-  export     what the last three need of a run, a few MB
+  export     what the last three need of a run, a few MB; or its actor as one program (torch.export, ONNX)
   tasks      what there is to train on, and what of it is installed
 
 Begin:

@@ -26,6 +26,7 @@ _GROUPS = {  # whose arguments a section's options are
     "schedule": ("training/schedule.py", "Schedule"),
     "data": ("training/data.py", "Experience"),
     "optimizer": ("training/optimizer.py", "Optimizer"),
+    "average": ("training/average.py", "WeightAverage"),
     "model": ("training/agent.py", "Agent"),
 }
 _OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", *KINDS)
