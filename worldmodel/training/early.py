@@ -234,7 +234,8 @@ def _check_task(task: str) -> None:
 def _known(command: str) -> set[str]:
     """The options of a command, down to those of classes inside it."""
     if command not in ("fit", "validate"):
-        return {"help", *_arguments(_PACKAGE / "commands" / f"{command}.py", command)}
+        names = _arguments(_PACKAGE / "commands" / f"{command}.py", command)
+        return {"help", *("trust-code" if name == "trust_code" else name for name in names)}
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
     }
