@@ -101,7 +101,7 @@ def _from_gymnasium(task: str, pixels: bool, size: int) -> gymnasium.Env:
             return gymnasium.make(task)
         spec = gymnasium.spec(task)
         # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
-        small = {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
+        small: dict[str, Any] = {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
         return gymnasium.make(task, render_mode="rgb_array", **small)
     except ModuleNotFoundError as cause:
         raise UserError(
