@@ -61,7 +61,7 @@ def export(
     weights = light(load_checkpoint(used), half)
     write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
     for path in (source.config, source.evaluations, source.validations):
-        if path.exists():
+        if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())

@@ -40,6 +40,7 @@ def report(
     context: int = 5,
     out: str | None = None,
     seed: int = 0,
+    trust_code: bool = False,
 ) -> None:
     """Report on a run, from episodes that it was not trained on.
 
@@ -52,6 +53,7 @@ def report(
         out: the HTML file, with its numbers in calibration.json (of NAME.html, NAME.calibration.json) beside it;
             report.html in the run's folder if none is given. Others' numbers that are there are kept, renamed.
         seed: of the actions. The episodes begin as those of validate do.
+        trust_code: build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or checkpoint, or the episodes are too few or too short.
@@ -63,7 +65,8 @@ def report(
         raise UserError(f"there is no checkpoint {checkpoint}")
     folder = RunFolder(run)
     used = Path(checkpoint) if checkpoint else folder.weights
-    agent, data = load_run(run, checkpoint, environments=1)  # with more, short episodes would be favoured
+    # with more environments short episodes would be favoured
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
     acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
     try:

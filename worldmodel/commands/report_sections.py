@@ -19,7 +19,7 @@ from worldmodel.insight.report import Calibration
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
-from worldmodel.training.run_folder import RunFolder
+from worldmodel.training.run_folder import FILM, RunFolder
 from worldmodel.types import LatentState, Trajectory
 
 
@@ -94,8 +94,8 @@ def episode(folder: RunFolder, updates: int) -> Section:
         frames = read_mp4(path)
     except UserError as cause:
         return Section("An episode", [f"{cause}. {lacking}"])
-    _, _, *policy = path.stem.split("_", 2)
-    who = f", driven by {policy[0]}" if policy else ""
+    name = FILM.fullmatch(path.name)
+    who = f", driven by {name['policy']}" if name and name["policy"] else ""
     text = f"The first episode of an evaluation of these weights, after {updates:,} updates{who}."
     return Section("An episode", [Film(path.read_bytes(), _png(frames[len(frames) // 2]), text)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
+from worldmodel.experience.guard import Guard, making
 from worldmodel.experience.rendering import Cameras, Quality, missing_gl, set_backend
 from worldmodel.experience.spaces import actions_of, picture_of
 from worldmodel.experience.tasks import from_here, register, unknown
@@ -80,77 +82,41 @@ def _is_factory(task: str) -> bool:
 
 def _from_factory(task: str) -> gymnasium.Env:
     module, _, name = task.partition(":")
-    from_here()
+    if module.partition(".")[0] not in sys.modules:
+        from_here()
     try:
         factory = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as cause:
         raise UserError(f"task {task!r}: no module {cause.name!r}; run in its folder or install it") from cause
     except AttributeError as cause:
         raise UserError(f"task {task!r}: module {module} has no {name!r}") from cause
-    env = factory()
+    with making(task):
+        env = factory()
     if not isinstance(env, gymnasium.Env):
         raise UserError(f"task {task!r}: it returned {type(env).__name__}, not a gymnasium.Env")
     return env
 
 
 def _from_gymnasium(task: str, pixels: bool, size: int) -> gymnasium.Env:
-    from_here()
+    if ":" in task:
+        from_here()
     set_backend()
     try:
-        if not pixels:
-            return gymnasium.make(task)
-        spec = gymnasium.spec(task)
-        # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
-        small: dict[str, Any] = {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
-        return gymnasium.make(task, render_mode="rgb_array", **small)
+        with making(task):
+            if not pixels:
+                return gymnasium.make(task)
+            spec = gymnasium.spec(task)
+            # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
+            small: dict[str, Any] = (
+                {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
+            )
+            return gymnasium.make(task, render_mode="rgb_array", **small)
     except ModuleNotFoundError as cause:
         raise UserError(
             f"task {task!r} needs {cause.name}, which is not installed: pip install {cause.name}"
         ) from cause
     except (gymnasium.error.Error, ImportError) as cause:
         raise UserError(f"task {task!r} cannot be made: {_one_line(cause)}") from cause
-
-
-class Guard(gymnasium.Wrapper):
-    """Repeats actions, and stops at the first number that is not finite. Sits below rendering: one render an action."""
-
-    def __init__(self, env: gymnasium.Env, task: str, repeat: int) -> None:
-        super().__init__(env)
-        self._task, self._repeat, self._count = task, repeat, 0
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
-        self._count = 0
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._check(observation, "observation")
-        return observation, {**info, "frames": 0}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        total, frames = 0.0, 0
-        while frames < self._repeat:
-            frames += 1
-            self._count += 1
-            try:
-                observation, reward, terminated, truncated, info = self.env.step(action)
-            except UserError as cause:
-                raise UserError(f"task {self._task!r}, step {self._count}: {cause}") from cause
-            self._check(reward, "reward")
-            self._check(observation, "observation")
-            total += float(reward)
-            if terminated or truncated:
-                break
-        return (
-            observation,
-            total,
-            bool(terminated),
-            bool(truncated),
-            {**info, "frames": frames},
-        )
-
-    def _check(self, value: Any, what: str) -> None:
-        for part in value.values() if isinstance(value, dict) else (value,):
-            array = np.asarray(part)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise UserError(f"task {self._task!r} gave a {what} that is not finite at step {self._count}: mend it")
 
 
 class PixelObservation(gymnasium.Wrapper):
@@ -190,12 +156,10 @@ class PixelObservation(gymnasium.Wrapper):
 
     def _rendered(self) -> np.ndarray:
         try:
-            return np.asarray(self.env.render())
+            return self.env.render()  # type: ignore[return-value]
         except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
             raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
         except (AttributeError, RuntimeError) as cause:  # as PyOpenGL fails
-            if self.env.spec is None or ".mujoco" not in str(self.env.spec.entry_point):
-                raise  # a bug of the task's own
             raise missing_gl(cause) from cause
 
 

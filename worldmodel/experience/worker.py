@@ -17,7 +17,8 @@ from typing import Any
 from worldmodel.errors import UserError
 from worldmodel.experience.handle import Act, EnvFrame, LocalEnv, Redo, Reset
 
-PATIENCE = 300.0  # seconds that a worker may be silent: many times what playing a whole episode again takes
+# seconds that a worker may be silent: many times what playing a whole episode again takes
+PATIENCE = float(os.environ.get("WORLDMODEL_PATIENCE", 300))
 
 
 class WorkerDied(Exception):
@@ -31,6 +32,7 @@ class WorkerHandle:
         self._pipe, end = Pipe()
         command = [
             sys.executable,
+            "-P",  # the current folder is searched where a task asks for it, and last
             "-m",
             "worldmodel.experience.worker",
             str(end.fileno()),

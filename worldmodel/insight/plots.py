@@ -210,6 +210,7 @@ def _figure(columns: int, width: float = 4.0, height: float = 3.6, margin: float
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, index: int, wider: float = 0.0) -> str:
     colour = COLOURS[index % len(COLOURS)]
     marker = _MARKERS[index % len(_MARKERS)]  # so that colour is not all that tells lines apart
+    label = label.replace("$", r"\$")  # a name is no formula
     axes.plot(x, y, color=colour, marker=marker, markersize=4.5 + wider, linewidth=1.6 + wider, label=label)
     return colour
 

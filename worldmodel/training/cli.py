@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 import sys
 import warnings
@@ -81,7 +82,10 @@ def command(given: list[str]) -> None:
         from worldmodel.training.parser import Parser  # which takes a while to load
 
         parser = Parser(prog=f"worldmodel {name}", description=COMMANDS[name])
-        parser.add_function_arguments(function)
+        if "trust_code" in inspect.signature(function).parameters:
+            text = "build whatever the run names, also code that is not of this package"
+            parser.add_argument("--trust-code", action="store_true", help=text)
+        parser.add_function_arguments(function, skip={"trust_code"})
         function(**parser.parse_args(rest).as_dict())
         return
     near = difflib.get_close_matches(name, names, n=1)

@@ -91,7 +91,7 @@ def record(folder: RunFolder, world: World, found: Evaluation, seconds: float) -
     row = _row(world, found, seconds) | {"starts": "evaluation"}
     if world.fabric.is_global_zero:
         folder.add_evaluation(row)
-        _film(folder, f"episode_{world.agent.updates:07d}", found)
+        _film(folder.film_to_be(world.agent.updates), found)
 
 
 def record_validation(folder: RunFolder, world: World, found: Evaluation, seconds: float, checkpoint: Path) -> None:
@@ -113,7 +113,7 @@ def record_validation(folder: RunFolder, world: World, found: Evaluation, second
     }
     if world.fabric.is_global_zero:
         folder.add_validation(row)
-        _film(folder, f"episode_{world.agent.updates:07d}_{row['policy']}", found)
+        _film(folder.film_to_be(world.agent.updates, row["policy"]), found)
 
 
 def _row(world: World, found: Evaluation, seconds: float) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def _row(world: World, found: Evaluation, seconds: float) -> dict[str, Any]:
     }
 
 
-def _film(folder: RunFolder, name: str, found: Evaluation) -> None:
+def _film(path: Path, found: Evaluation) -> None:
     if found.video is not None:
-        write_mp4(folder.videos / f"{name}.mp4", found.video, fps=25)
+        write_mp4(path, found.video, fps=25)
 
 
 def film_rollouts(folder: RunFolder, world: World) -> None:

@@ -82,8 +82,19 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
                 raise SystemExit(signal.code) from None
         if fabric.is_global_zero:
             print(_closing(run), flush=True)
+    except UserError as error:
+        raise _explained(error, folder) from error
     finally:
         data.close()
+
+
+def _explained(error: UserError, folder: RunFolder) -> UserError:
+    """The error, with the traceback of somebody's environment put beside the run that it ended."""
+    if not error.details or not folder.config.exists():
+        return error
+    path = folder.path / "environment_error.txt"
+    path.write_text(error.details)
+    return UserError(f"{error}; its traceback is in {path}")
 
 
 def _going_on(folder: RunFolder, named: str | None, rewind: bool) -> dict[str, Any] | None:
@@ -168,7 +179,8 @@ def validate(given: list[str]) -> None:
         UserError: something that the person at the keyboard can mend.
     """
     parser = training_parser("validate", "Evaluate the weights of a run, in episodes that have not chosen them.")
-    settings = read(parser, given)
+    parser.add_argument("--trust-code", action="store_true", help="build whatever the run names, also code of others")
+    settings = read(parser, given, trust_code="--trust-code" in given)
     settings.schedule()
     if not settings.config.run:
         raise UserError("say which run: --run runs/NAME")

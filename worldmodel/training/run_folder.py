@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from worldmodel.errors import UserError
-from worldmodel.training.checkpoint import one_line, write_atomically
+from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.metrics import MetricsTable
+from worldmodel.training.yaml_files import read_yaml
 
 # settings that a resumed run may change: how long, what is kept of it, how it is watched
 FREE = (
     *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
     "fabric.loggers",
 )
+FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
 COMMAND = ("config", "run", "policy", "checkpoint", "rewind")  # of a command, not of the run
 
 
@@ -52,7 +55,7 @@ class RunFolder:
         if not self.config.exists():
             return
         new, known = _flat(config), _flat(defaults or {})
-        old = {key: known[key] for key in new if key in known} | _flat(yaml.safe_load(self.config.read_text()) or {})
+        old = {key: known[key] for key in new if key in known} | _flat(read_yaml(self.config) or {})
         keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
         different = [key for key in keys if old.get(key) != new.get(key)]
         if different:
@@ -74,12 +77,9 @@ class RunFolder:
         Raises:
             UserError: it is not there, no YAML, or lacks what every run has.
         """
-        if not self.config.exists():
+        if not self.config.is_file():
             raise UserError(f"{self.path} holds no run: there is no {self.config}")
-        try:
-            held = yaml.safe_load(self.config.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as cause:
-            raise UserError(f"{self.config} is no YAML: {one_line(cause)}") from cause
+        held = read_yaml(self.config)
         for name in ("data", "model"):
             if not isinstance(held, dict) or not isinstance(held.get(name), dict):
                 raise UserError(f"{self.config} has no settings of {name}: it is not a run's, or was cut short")
@@ -87,11 +87,11 @@ class RunFolder:
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
         """Append a line to ``evaluations.jsonl``, at once on the disk."""
-        _append(self.evaluations, row)
+        _append(self.inside(self.evaluations), row)
 
     def add_validation(self, row: dict[str, Any]) -> None:
         """Append a line to ``validations.jsonl``, which training neither reads nor writes."""
-        _append(self.validations, row)
+        _append(self.inside(self.validations), row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """All whole lines of ``evaluations.jsonl``."""
@@ -107,8 +107,24 @@ class RunFolder:
 
     def film(self, updates: int) -> Path | None:
         """An episode of the weights after so many updates, of who was trained rather than of others."""
-        films = sorted(self.videos.glob(f"episode_{updates:07d}*.mp4"), key=lambda path: len(path.name))
-        return films[0] if films else None
+        films = {path: found for path in self.videos.glob("*.mp4") if (found := FILM.fullmatch(path.name))}
+        of_these = [path for path, found in films.items() if int(found["updates"]) == updates]
+        return self.inside(min(of_these, key=lambda path: len(path.name))) if of_these else None
+
+    def film_to_be(self, updates: int, policy: str | None = None) -> Path:
+        """Where the film of an evaluation belongs. A run is driven by one policy as it trains, by any in validate."""
+        who = "" if policy is None else "_" + re.sub(r"[^\w+.-]", "-", policy)[:80]
+        return self.inside(self.videos / f"episode_{updates:07d}{who}.mp4")
+
+    def inside(self, path: Path) -> Path:
+        """A path in the folder.
+
+        Raises:
+            UserError: it is a link that leads out of the folder.
+        """
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"{path} leads out of the run's folder, to {path.resolve()}: take the link away")
+        return path
 
     def forget_after(self, updates: int) -> None:
         """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
