@@ -131,8 +131,8 @@ def _read_exported(path: Path) -> Callable[..., State]:
 
 def _onnx(program: ActorProgram, given: tuple[Tensor, ...]) -> bytes:
     _needed("onnx", "onnxscript", "onnxruntime")
-    names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
-    made = torch.onnx.export(program, given, dynamo=True, verbose=False, **names)
+    inputs, outputs = list(INPUTS), list(OUTPUTS)
+    made = torch.onnx.export(program, given, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
     assert made is not None
     return made.model_proto.SerializeToString()
 
