@@ -65,7 +65,7 @@ def expand(given: Iterable[str]) -> list[str]:
 def own_task(task: str) -> dict[str, Any]:
     """Settings of ``data`` for a task that is not shipped."""
     is_suite = ":" not in task and "-" not in task and "/" not in task
-    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1, "pixels": True}
+    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1}
 
 
 def check(command: str, given: list[str]) -> None:
