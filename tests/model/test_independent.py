@@ -113,7 +113,9 @@ def test_following_is_computing_all_and_selecting(count: int, share: float) -> N
     member = deal(3, torch.Size([count]), given[0].device)
     followed, selected = ensemble.follow(*given, member), select_member(ensemble(*given), member)
     torch.testing.assert_close(followed, selected)
-    for one, other in zip(*(torch.autograd.grad(x.square().sum(), given[1:]) for x in (followed, selected)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(x.square().sum(), given[1:]) for x in (followed, selected)), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
