@@ -74,3 +74,24 @@ class Hangs(PointReach):
 
 def nothing() -> None:
     """A factory that makes no environment."""
+
+
+class Odd(gymnasium.Env):
+    """A picture with its channels first, as floats, beside a vector; and two discrete actions."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "camera": gymnasium.spaces.Box(0, 1, (3, 20, 20), np.float32),
+            "speed": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        }
+    )
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        colour = np.array([200, 40, 0], np.float32) / 255
+        return {"camera": np.tile(colour[:, None, None], (1, 20, 20)), "speed": np.zeros(2, np.float32)}, {}
+
+    def step(self, action: Any) -> tuple:
+        self.action = action
+        observation = {"camera": np.zeros((3, 20, 20), np.float32), "speed": np.zeros(2, np.float32)}
+        return observation, 1.0, False, False, {}

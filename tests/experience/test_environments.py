@@ -135,7 +135,7 @@ def test_the_swamp_holds_fast_and_pays_nothing_and_reward_aside_lies_left() -> N
     ("task", "options", "message"),
     [
         ("cartpole_swingpu", {}, "cartpole_swingup"),
-        ("zzzzqqqq", {}, "give a dm_control task"),
+        ("zzzzqqqq", {}, "`worldmodel tasks` lists"),
         ("CartPole-v1", {}, "set pixels"),
         ("no_such_module:make", {}, "no module 'no_such_module'"),
         ("worldmodel.experience.toy:Nothing", {}, "has no 'Nothing'"),

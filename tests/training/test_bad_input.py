@@ -90,6 +90,13 @@ def test_settings(tmp_path: Path, complaint: Any, given: list[str], message: str
     assert message in complaint(words(tmp_path / "run", *given))
 
 
+def test_an_environment_that_fails_leaves_its_traceback_in_the_run(tmp_path: Path, complaint: Any) -> None:
+    said = complaint(words(tmp_path / "run", "--data.task", f"{BROKEN}:Raises"))
+    kept = tmp_path / "run" / "environment_error.txt"
+    assert "episode 1, step 1: step raised ZeroDivisionError: a bug of its own" in said and str(kept) in said
+    assert "Traceback" in kept.read_text() and "broken.py" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -110,10 +117,10 @@ def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "say what to do: fit, validate, report, imagine, play, export, or --help"),
+        ([], "say what to do: fit, validate, report, imagine, play, export, tasks, or --help"),
         (["fitt"], "no command fitt: did you mean fit?"),
         (["imagin", "--run", "x"], "no command imagin: did you mean imagine?"),
-        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export"),
+        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export, tasks"),
         (["fit"], "say what to run"),
         (["validate", "--run", "{empty}"], "holds no run"),
         (["validate", "--config", str(CONFIGS / "base.yaml"), "--run", "{empty}"], "there is no checkpoint"),

@@ -43,8 +43,8 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
-    for path in (source.config, source.evaluations):
-        if path.exists():
+    for path in (source.config, source.evaluations, source.validations):
+        if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())

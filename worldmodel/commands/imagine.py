@@ -47,6 +47,7 @@ def imagine(
     members: bool = True,
     sequences: int = 2,
     seed: int = 0,
+    trust_code: bool = False,
 ) -> None:
     """Film dreams of held-out episodes: truth, the mixture's dream, each member's own, uncertainty, and reward.
 
@@ -64,6 +65,7 @@ def imagine(
         members: film every member's own dream as well.
         sequences: dreams, each of an episode of its own.
         seed: of how the episodes begin, and of what is drawn; with 0 they begin as those of validate do.
+        trust_code: build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or file, it does not fit the run, or an episode is too short.
@@ -79,8 +81,8 @@ def imagine(
         raise UserError("either a policy acts in the dream or actions are given: leave out --policy or --actions")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    other = read_policy(policy) if policy and policy != "actor" else None
-    agent, data = load_run(run, checkpoint, environments=sequences)
+    other = read_policy(policy, trust_code) if policy and policy != "actor" else None
+    agent, data = load_run(run, checkpoint, environments=sequences, trust_code=trust_code)
     try:
         with own_randomness(seed):
             own = _controller(agent, ActorController if agent.actor_critic is not None else agent.collect_with)

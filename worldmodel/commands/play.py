@@ -27,7 +27,14 @@ from worldmodel.training.settings import reason
 _EPISODES = 3  # of each kind
 
 
-def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str | None = None, seed: int = 0) -> None:
+def play(
+    run: str,
+    checkpoint: str | None = None,
+    port: int = 8765,
+    policy: str | None = None,
+    seed: int = 0,
+    trust_code: bool = False,
+) -> None:
     """Serve the player on this machine until it is interrupted. Writes nothing.
 
     Args:
@@ -36,6 +43,7 @@ def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str 
         port: of the page; 0 takes any that is free.
         policy: a config that names a planner, such as policy/mppi; the run's own if none is given, or CEM.
         seed: of the real episodes that dreams begin in, and of what the planner draws.
+        trust_code: build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run, checkpoint or planner, or the port is taken.
@@ -44,20 +52,22 @@ def play(run: str, checkpoint: str | None = None, port: int = 8765, policy: str 
         raise UserError(f"there is no checkpoint {checkpoint}")
     # a GL context belongs to a thread: what loads the run steps it too
     with listen(port) as listener, ThreadPoolExecutor(1) as executor:
-        make = executor.submit(sessions, run, checkpoint, policy=policy, seed=seed).result()
+        make = executor.submit(sessions, run, checkpoint, policy=policy, seed=seed, trust_code=trust_code).result()
         print(f"the player is at http://{ADDRESS}:{listener.getsockname()[1]}/", flush=True)
         with suppress(KeyboardInterrupt):
             asyncio.run(serve(make, executor, listener))
 
 
-def sessions(run: str, checkpoint: str | None, policy: str | None, seed: int) -> Callable[[], PlayerSession]:
+def sessions(
+    run: str, checkpoint: str | None, policy: str | None, seed: int, trust_code: bool = False
+) -> Callable[[], PlayerSession]:
     """What makes sessions on a run, each with a simulator of its own. All begin in the same episodes.
 
     Raises:
         UserError: there is no such run or checkpoint, or the planner is none or cannot plan its actions.
     """
-    make_planner = None if policy is None else read_policy(policy)
-    agent, data = load_run(run, checkpoint, environments=1)
+    make_planner = None if policy is None else read_policy(policy, trust_code)
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     data.close()
     controllers: dict[str, Controller] = {"planner": _planner(agent, make_planner, policy)}
     if agent.actor_critic is not None:

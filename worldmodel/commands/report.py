@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import worldmodel
 from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, uncertainty
+from worldmodel.commands.report_summary import meanings, returns, summary
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
@@ -18,7 +21,8 @@ from worldmodel.experience.replay import Replay
 from worldmodel.insight.page import write_html
 from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
-from worldmodel.training.checkpoint import write_atomically
+from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.console import bar
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
@@ -36,6 +40,7 @@ def report(
     context: int = 5,
     out: str | None = None,
     seed: int = 0,
+    trust_code: bool = False,
 ) -> None:
     """Report on a run, from episodes that it was not trained on.
 
@@ -45,8 +50,10 @@ def report(
         episodes: to collect for it, half by the actor (or else the planner) as it explores, half at random.
         horizon: records that are dreamt.
         context: records that are seen before a dream.
-        out: the HTML file, with calibration.json beside it; report.html in the run's folder if none is given.
+        out: the HTML file, with its numbers in calibration.json (of NAME.html, NAME.calibration.json) beside it;
+            report.html in the run's folder if none is given. Others' numbers that are there are kept, renamed.
         seed: of the actions. The episodes begin as those of validate do.
+        trust_code: build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or checkpoint, or the episodes are too few or too short.
@@ -56,45 +63,70 @@ def report(
             raise UserError(f"{name} is {value}: it must be {least} or more")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    agent, data = load_run(run, checkpoint, environments=1)  # with more, short episodes would be favoured
+    folder = RunFolder(run)
+    used = Path(checkpoint) if checkpoint else folder.weights
+    # with more environments short episodes would be favoured
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
+    print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
     acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            batch = windows(_collect(data, acts, Path(directory), episodes), context, horizon)
+            replay = _collect(data, acts, Path(directory), episodes)
+            batch, earned = windows(replay, context, horizon), returns(replay)
     finally:
         data.close()
     fit = batch.episode[:, 0] % 2 == 0
     if fit.all() or not fit.any():
         raise UserError("too few episodes are long enough: give more --episodes, or a shorter --horizon")
+    print(f"imagining {len(fit)} sequences of {horizon} steps, and seeing them through shifts", flush=True)
     with own_randomness(seed):
         calibration = calibrate(horizon_errors(agent.world_model, batch, context, horizon), fit)
         aurocs = shift_auroc(agent.world_model, _spread(batch, _SHIFTED))
         still = open_loop(agent.world_model, _spread(batch, 3), context)
         moving = open_loop(agent.world_model, _spread(batch, 2), context, members=True)
+    print("drawing", flush=True)
+    half = episodes // 2
     held_out = {
         "held-out episodes": f"{episodes}, half by {acts.name} and half at random",
         "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
         "a sequence": f"{context} records seen, {horizon} dreamt",
     }
-    folder = RunFolder(run)
-    used = Path(checkpoint) if checkpoint else folder.weights
-    metrics = folder.read_metrics()
+    metrics, state = folder.read_metrics(), load_checkpoint(used)
+    acted = (acts.name, earned[:half], earned[half:])
     sections = [
+        summary(used, state, calibration, task=data.task, acted=acted, aurocs=aurocs),
         about(agent, data, folder=folder, checkpoint=used, more=held_out),
-        cost(agent, data, folder=folder, checkpoint=used, metrics=metrics),
-        learning(folder.read_evaluations(), metrics),
-        episode(folder),
+        cost(agent, used, metrics),
+        learning(folder, metrics, agent.updates, data.frames),
+        episode(folder, agent.updates),
         dreams(moving, still, calibration),
         *uncertainty(calibration),
         noticed(aurocs),
+        meanings(),
     ]
-    transition = type(agent.world_model.rssm.transition).__name__
-    rows = table_rows(calibration, aurocs, task=data.task, transition=transition, seed=data.seed)
+    given = {"task": data.task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
+    given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
+    rows = table_rows(calibration, aurocs, **given)
     path = Path(out) if out else folder.path / "report.html"
-    numbers = path.with_name("calibration.json")
-    write_atomically(numbers, lambda temporary: _write(temporary, rows))
+    numbers = path.with_name("calibration.json" if path.stem == "report" else f"{path.stem}.calibration.json")
+    text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"
+    if kept := _kept(numbers, path, text):
+        print(f"kept what was there before as {' and '.join(map(str, kept))}")
+    write_atomically(numbers, lambda temporary: temporary.write_text(text))
     write_html(path, sections, f"Report of {folder.path.name}")
     print(f"wrote {path} and {numbers}")
+
+
+def _kept(numbers: Path, page: Path, text: str) -> list[Path]:
+    """Earlier files under names of their own, if the numbers are others now."""
+    if not numbers.exists() or numbers.read_text() == text:
+        return []
+    number = next(n for n in count(1) if not numbers.with_stem(f"{numbers.stem}-{n}").exists())
+    renamed = []
+    for path in (numbers, page):
+        if path.exists():
+            renamed.append(path.rename(path.with_stem(f"{path.stem}-{number}")))
+    return renamed
 
 
 def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
@@ -129,8 +161,11 @@ def _collect(data: Experience, controller: Controller, directory: Path, episodes
         (LatentPolicy(controller, explore=True), episodes // 2),
         (RandomPolicy(controller.action), episodes),
     ):
-        while collector.episodes < until:
-            collector.collect(policy, 1)
+        with bar("collecting episodes", until - collector.episodes) as shown:
+            before = collector.episodes
+            while collector.episodes < until:
+                collector.collect(policy, 1)
+                shown.at(collector.episodes - before)
     return replay
 
 
@@ -138,7 +173,3 @@ def _spread(batch: SequenceBatch, count: int) -> SequenceBatch:
     """At most ``count`` sequences, evenly from first to last."""
     chosen = torch.linspace(0, len(batch.reward) - 1, min(count, len(batch.reward))).round().long()
     return batch.map(lambda x: x[chosen])
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n")

@@ -19,7 +19,7 @@ from worldmodel.insight.report import Calibration
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
-from worldmodel.training.run_folder import RunFolder
+from worldmodel.training.run_folder import FILM, RunFolder
 from worldmodel.types import LatentState, Trajectory
 
 
@@ -37,49 +37,41 @@ def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, m
     return Section("Run", [Table(("", ""), [*facts.items()]), config])
 
 
-def cost(
-    agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, metrics: Sequence[Mapping[str, float]]
-) -> Section:
-    """What it took to train, and what there is to carry."""
-    seconds = [row["seconds"] for row in folder.read_evaluations() if "seconds" in row]
+def cost(agent: Agent, checkpoint: Path, metrics: Sequence[Mapping[str, float]]) -> Section:
+    """What there is to carry, and how fast it was trained."""
     speed = [row["updates_per_second"] for row in metrics if "updates_per_second" in row]
     modules = {"world model": agent.world_model} | (
         {} if agent.actor_critic is None else {"actor and critic": agent.actor_critic}
     )
     sizes = [f"{name} {sum(p.numel() for p in module.parameters()):,}" for name, module in modules.items()]
     facts: dict[str, str | float] = {
-        "environment frames": data.frames,
-        "updates": agent.updates,
-        "trained for": f"{max(seconds) / 60:,.1f} minutes, evaluations apart" if seconds else "not known",
-        "updates a second": f"{np.median(speed):.1f}, the median" if speed else "not known",
+        "updates a second": f"{np.median(speed):.1f}, the median of the run" if speed else "not known",
         "parameters": ", ".join(sizes),
         "checkpoint": f"{checkpoint.stat().st_size / 1e6:.1f} MB",
     }
     return Section("Cost", [Table(("", ""), [*facts.items()])])
 
 
-def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]]) -> Section:
-    """Returns and losses as they went."""
+def learning(folder: RunFolder, metrics: Sequence[Mapping[str, float]], updates: int, frames: int) -> Section:
+    """Returns and losses of the whole run as they went; and the returns of the weights after ``updates``."""
+    held = folder.read_evaluations()
+    evaluations = [row for row in held if row.get("starts") != "report"]
+    validations = [row for row in held if row.get("starts") == "report"] + folder.read_validations()
     parts: list[Part] = []
     if evaluations:
-        curve = plots.learning_curve(evaluations, metrics)
-        parts.append(Picture(plots.to_png(curve), "Evaluations: mean, and one standard deviation."))
-        last = {row.get("policy", "actor"): row for row in evaluations}
-        rows = [
-            (
-                policy,
-                row["updates"],
-                row["frames"],
-                len(row["returns"]),
-                f"{row['return_mean']:.1f} \u00b1 {row['return_std']:.1f}",
-            )
-            for policy, row in last.items()
-        ]
-        parts.append(Table(("who acts, at the last", "updates", "frames", "episodes", "return"), rows))
-        if len(last) == 1:
-            parts.append("Others can be measured on it: worldmodel validate --run RUN --policy policy/cem")
+        curve = plots.learning_curve(evaluations, metrics, frames)
+        text = "Evaluations of the whole run: mean, and one standard deviation. The report is of the checkpoint marked."
+        parts.append(Picture(plots.to_png(curve), text))
     else:
         parts.append("The run has not been evaluated yet.")
+    measured = [("as it trained", row) for row in evaluations if row["updates"] == updates]
+    measured += [("worldmodel validate", row) for row in validations if row["updates"] == updates]
+    rows = [(row.get("policy", "actor"), by, *_measured(row)) for by, row in measured]
+    if rows:
+        parts.append("Returns of this checkpoint. By those of training the best checkpoint is chosen, by others none.")
+        parts.append(Table(("who acts", "measured", "seed", "episodes", "return"), rows))
+    if len({row[0] for row in rows}) < 2:
+        parts.append(f"Others can be measured on it: worldmodel validate --run {folder.path} --policy cem")
     if any(name in row for row in metrics for name in plots.LOSSES):
         parts.append(Picture(plots.to_png(plots.loss_curves(metrics)), "Losses on batches of the replay."))
     else:
@@ -87,19 +79,24 @@ def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping
     return Section("Learning", parts)
 
 
-def episode(folder: RunFolder) -> Section:
-    """The film of the last evaluation."""
-    path = folder.newest_episode()
-    lacking = f"There is no film of an episode: worldmodel validate --run {folder.path} makes one."
+def _measured(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    returns = f"{row['return_mean']:.1f} \u00b1 {row['return_std']:.1f}"
+    return str(row.get("seed", "the run's")), len(row["returns"]), returns
+
+
+def episode(folder: RunFolder, updates: int) -> Section:
+    """A film of these weights."""
+    path = folder.film(updates)
+    lacking = f"There is no film of these weights: worldmodel validate --run {folder.path} makes one."
     if path is None:
         return Section("An episode", [lacking])
     try:
         frames = read_mp4(path)
     except UserError as cause:
         return Section("An episode", [f"{cause}. {lacking}"])
-    _, updates, *policy = path.stem.split("_", 2)
-    who = f", driven by {policy[0]}" if policy else ""
-    text = f"The first episode of the evaluation after {int(updates):,} updates{who}."
+    name = FILM.fullmatch(path.name)
+    who = f", driven by {name['policy']}" if name and name["policy"] else ""
+    text = f"The first episode of an evaluation of these weights, after {updates:,} updates{who}."
     return Section("An episode", [Film(path.read_bytes(), _png(frames[len(frames) // 2]), text)])
 
 

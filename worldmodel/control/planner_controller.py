@@ -47,7 +47,8 @@ class PlannerController(Controller):
         label: begins the name in records; the planner's own if None.
 
     Raises:
-        ValueError: ``every`` is below 1 or beyond the planner's horizon, or a number is negative.
+        ValueError: ``every`` is below 1 or beyond the planner's horizon, or a number is negative; or a label
+            is no part of a file's name.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class PlannerController(Controller):
             raise ValueError(f"a plan of {planner.horizon} steps cannot be made anew every {every}")
         if proposals < 0 or noise < 0 or elites < 0:
             raise ValueError(f"proposals, noise and elites cannot be negative, got {proposals}, {noise} and {elites}")
+        if label is not None and not re.fullmatch(r"[\w+.-]{1,40}", label):  # it becomes part of a file's name
+            raise ValueError(f"a label has 1 to 40 letters, digits, dots, hyphens and underscores, got {label!r}")
         if actor_critic is not None:
             planner.discount = actor_critic.discount
         self.planner = planner

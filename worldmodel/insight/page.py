@@ -82,6 +82,7 @@ def write_html(path: Path | str, sections: Sequence[Section], title: str = "Repo
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a link would be followed
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as cause:

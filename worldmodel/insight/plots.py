@@ -40,12 +40,17 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
-def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]] = ()) -> Figure:
+def learning_curve(
+    evaluations: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Mapping[str, float]] = (),
+    frames_at: float | None = None,
+) -> Figure:
     """Mean return over environment frames, a line and a band of one deviation for each policy.
 
     Args:
         evaluations: rows of ``evaluations.jsonl``: frames, policy, return_mean, return_std.
         metrics: rows of ``metrics.csv``; where they have a ``train/return``, it is drawn in grey.
+        frames_at: of the checkpoint that is reported on: a line marks it.
     """
     figure, (axes,) = _figure(1, width=8)
     explored = np.array([(row["frames"], row["train/return"]) for row in metrics if "train/return" in row])
@@ -60,9 +65,11 @@ def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[M
             axes.fill_between(frames, mean - std, mean + std, color=line, alpha=0.2, linewidth=0)
         else:
             axes.errorbar(frames, mean, std, color=line, capsize=4)
+    if frames_at is not None:
+        axes.axvline(frames_at, color="0.4", linewidth=1, linestyle="--", label="this checkpoint")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     _finish(axes, "environment frames", "return of an episode")
-    _legend(axes, len(names) + (len(explored) > 0))
+    _legend(axes, len(names) + (len(explored) > 0) + (frames_at is not None))
     return figure
 
 
@@ -203,6 +210,7 @@ def _figure(columns: int, width: float = 4.0, height: float = 3.6, margin: float
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, index: int, wider: float = 0.0) -> str:
     colour = COLOURS[index % len(COLOURS)]
     marker = _MARKERS[index % len(_MARKERS)]  # so that colour is not all that tells lines apart
+    label = label.replace("$", r"\$")  # a name is no formula
     axes.plot(x, y, color=colour, marker=marker, markersize=4.5 + wider, linewidth=1.6 + wider, label=label)
     return colour
 

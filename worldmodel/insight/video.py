@@ -50,7 +50,8 @@ def read_mp4(path: Path | str) -> np.ndarray:
         UserError: there is none that can be read.
     """
     try:
-        with av.open(str(path)) as container:
+        # of no other format: playlists name files and addresses
+        with av.open(str(path), format="mp4") as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     except (OSError, av.FFmpegError, ValueError, IndexError) as cause:
         raise UserError(f"cannot read the film {path}: {' '.join(str(cause).split())}") from cause
@@ -87,6 +88,7 @@ def _whole(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a link would be followed
         write(temporary)
         temporary.replace(path)
     except (OSError, av.FFmpegError) as cause:

@@ -21,6 +21,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # a link would be followed
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

@@ -8,9 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from worldmodel.errors import UserError
+from worldmodel.training.yaml_files import read_yaml
 
 SHIPPED = (Path(__file__).parents[1] / "configs").resolve()  # in the repository a link to its own configs/
 BASE = (SHIPPED / "base.yaml", SHIPPED / "size" / "laptop.yaml")  # one thing: what every run has, and its size
@@ -61,17 +60,27 @@ def arrange(paths: Iterable[Path | str]) -> list[Path | str]:
     for shipped, group in groupby(given, key=_is_shipped):
         files = list(group)
         ordered += sorted(files, key=_kind) if shipped else files
-    if BASE[0].resolve() not in map(_resolved, given) and any(_is_whole(path) for path in given):
+    whole = [is_whole(path) for path in given]  # all are read, so one that cannot be is named here
+    if any(whole) and BASE[0].resolve() not in map(_resolved, given):
         return ordered
     return [*BASE, *(path for path in ordered if _resolved(path) != BASE[0].resolve())]
 
 
 def merged(*wanted: str | Path) -> dict[str, Any]:
-    """The settings that these configurations come to, as plain data, without the defaults of what they leave out."""
+    """The settings that these configurations come to, as plain data, without the defaults of what they leave out.
+
+    Args:
+        wanted: names, files, or texts of settings.
+    """
     settings: dict[str, Any] = {}
-    for path in arrange([find(name) for name in wanted]):
-        settings = merge(settings, yaml.safe_load(Path(path).read_text()))
+    for path in arrange([name if is_text(name) else find(name) for name in wanted]):
+        settings = merge(settings, read_yaml(path))
     return settings
+
+
+def is_text(name: str | Path) -> bool:
+    """Whether what was given as a configuration is settings rather than the name of a file."""
+    return isinstance(name, str) and any(mark in name for mark in "{:\n")
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -97,14 +106,11 @@ def _kind(path: Path | str) -> int:
     return KINDS.index(folder) + 1 if folder in KINDS else 0
 
 
-def _is_whole(path: Path | str) -> bool:
+def is_whole(path: Path | str) -> bool:
     """Whether a file of one's own needs no other below it: it says all of the world model."""
     if _is_shipped(path):
         return False
-    try:
-        held: Any = yaml.safe_load(path.read_text() if isinstance(path, Path) else path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser complains of it
-        return False
+    held = read_yaml(path)
     for key in ("model", "world_model"):
         held = held.get(key) if isinstance(held, dict) else None
     parts = held.get("init_args") if isinstance(held, dict) and "class_path" in held else None

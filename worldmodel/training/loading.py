@@ -14,11 +14,14 @@ from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.data import Experience
 from worldmodel.training.parser import Parser
 from worldmodel.training.run_folder import RunFolder
-from worldmodel.training.settings import Settings, add_parts
+from worldmodel.training.settings import Settings, add_parts, check_run
 
 
 def load_run(
-    folder: str | Path, checkpoint: str | Path | None = None, environments: int | None = None
+    folder: str | Path,
+    checkpoint: str | Path | None = None,
+    environments: int | None = None,
+    trust_code: bool = False,
 ) -> tuple[Agent, Experience]:
     """The agent of a run folder, on the CPU and in evaluation mode, and the data that its ``config.yaml`` describes.
 
@@ -29,12 +32,17 @@ def load_run(
         folder: the run's.
         checkpoint: whose weights; ``best.ckpt`` if None, or ``last.ckpt`` where there is no best.
         environments: how many; as in training if None.
+        trust_code: build whatever the run's ``config.yaml`` names, such as a task of somebody's own. Without it only
+            classes of this package and of ``encoders`` are, and the tasks of dm_control and Gymnasium.
 
     Raises:
-        UserError: the folder holds no run, or the checkpoint is missing, damaged or of another configuration.
+        UserError: the folder holds no run, or one that names other code and is not trusted; or the checkpoint is
+            missing, damaged or of another configuration.
     """
     run = RunFolder(folder)
     held = run.read_config()
+    if not trust_code:
+        check_run(held, run.config)
     state = load_checkpoint(Path(checkpoint) if checkpoint else run.weights)
     settings = _settings(run.config, held, environments)
     torch.set_float32_matmul_precision((held.get("fabric") or {}).get("matmul_precision", "medium"))

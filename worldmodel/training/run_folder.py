@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import count
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from worldmodel.errors import UserError
-from worldmodel.training.checkpoint import one_line, write_atomically
+from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.metrics import MetricsTable
+from worldmodel.training.yaml_files import read_yaml
 
 # settings that a resumed run may change: how long, what is kept of it, how it is watched
 FREE = (
     *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
     "fabric.loggers",
 )
+FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
 COMMAND = ("config", "run", "policy", "checkpoint", "rewind")  # of a command, not of the run
 
 
@@ -26,12 +28,13 @@ class RunFolder:
     """Where a run keeps everything.
 
     Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
-    ``metrics.csv``, ``videos/``, ``lock``.
+    ``validations.jsonl``, ``metrics.csv``, ``videos/``, ``lock``.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config, self.evaluations = self.path / "config.yaml", self.path / "evaluations.jsonl"
+        self.validations = self.path / "validations.jsonl"
         self.last, self.best = self.path / "checkpoints" / "last.ckpt", self.path / "checkpoints" / "best.ckpt"
         self.videos = self.path / "videos"
         self.metrics = MetricsTable(self.path / "metrics.csv")
@@ -52,7 +55,7 @@ class RunFolder:
         if not self.config.exists():
             return
         new, known = _flat(config), _flat(defaults or {})
-        old = {key: known[key] for key in new if key in known} | _flat(yaml.safe_load(self.config.read_text()) or {})
+        old = {key: known[key] for key in new if key in known} | _flat(read_yaml(self.config) or {})
         keys = sorted(key for key in old.keys() | new.keys() if not key.startswith((*FREE, *COMMAND)))
         different = [key for key in keys if old.get(key) != new.get(key)]
         if different:
@@ -74,12 +77,9 @@ class RunFolder:
         Raises:
             UserError: it is not there, no YAML, or lacks what every run has.
         """
-        if not self.config.exists():
+        if not self.config.is_file():
             raise UserError(f"{self.path} holds no run: there is no {self.config}")
-        try:
-            held = yaml.safe_load(self.config.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as cause:
-            raise UserError(f"{self.config} is no YAML: {one_line(cause)}") from cause
+        held = read_yaml(self.config)
         for name in ("data", "model"):
             if not isinstance(held, dict) or not isinstance(held.get(name), dict):
                 raise UserError(f"{self.config} has no settings of {name}: it is not a run's, or was cut short")
@@ -87,29 +87,44 @@ class RunFolder:
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
         """Append a line to ``evaluations.jsonl``, at once on the disk."""
-        with self.evaluations.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self.inside(self.evaluations), row)
+
+    def add_validation(self, row: dict[str, Any]) -> None:
+        """Append a line to ``validations.jsonl``, which training neither reads nor writes."""
+        _append(self.inside(self.validations), row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """All whole lines of ``evaluations.jsonl``."""
-        rows = []
-        for line in self.evaluations.read_text().splitlines() if self.evaluations.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the last line of a run that was killed
-                continue
-        return rows
+        return _lines(self.evaluations)
+
+    def read_validations(self) -> list[dict[str, Any]]:
+        """All whole lines of ``validations.jsonl``."""
+        return _lines(self.validations)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
         return [{name: _number(x) for name, x in row.items() if name and x} for row in self.metrics.read()]
 
-    def newest_episode(self) -> Path | None:
-        """The film of the last evaluation, of who was trained rather than of others; None if there is none."""
-        films = {path: path.stem.split("_", 2)[1:] for path in self.videos.glob("episode_*.mp4")}
-        return max(films, key=lambda path: (len(films[path]) == 1, films[path]), default=None)
+    def film(self, updates: int) -> Path | None:
+        """An episode of the weights after so many updates, of who was trained rather than of others."""
+        films = {path: found for path in self.videos.glob("*.mp4") if (found := FILM.fullmatch(path.name))}
+        of_these = [path for path, found in films.items() if int(found["updates"]) == updates]
+        return self.inside(min(of_these, key=lambda path: len(path.name))) if of_these else None
+
+    def film_to_be(self, updates: int, policy: str | None = None) -> Path:
+        """Where the film of an evaluation belongs. A run is driven by one policy as it trains, by any in validate."""
+        who = "" if policy is None else "_" + re.sub(r"[^\w+.-]", "-", policy)[:80]
+        return self.inside(self.videos / f"episode_{updates:07d}{who}.mp4")
+
+    def inside(self, path: Path) -> Path:
+        """A path in the folder.
+
+        Raises:
+            UserError: it is a link that leads out of the folder.
+        """
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"{path} leads out of the run's folder, to {path.resolve()}: take the link away")
+        return path
 
     def forget_after(self, updates: int) -> None:
         """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
@@ -120,19 +135,21 @@ class RunFolder:
         self.metrics.forget_after(updates)
 
 
-def free_folder(task: str) -> str:
-    """Make a folder for a run of this task that has no name: a short one that was not there yet."""
-    name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
-    for number in count(1):
-        folder = Path("runs") / f"{name}-{number}"
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # or another process was quicker
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a run that was killed
             continue
-        except OSError as cause:
-            raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
-    return str(folder)
+    return rows
 
 
 def _number(text: str) -> float:

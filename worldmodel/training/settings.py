@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -14,14 +15,19 @@ import worldmodel as front_door
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
 from worldmodel.training.average import WeightAverage
-from worldmodel.training.configs import KINDS, arrange, find, names
+from worldmodel.training.configs import KINDS, arrange, find, is_whole, merge, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
 from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import seed_all, seed_for
 from worldmodel.training.schedule import Schedule
+from worldmodel.training.trust import check_parts, check_task
+from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
+
+PARTS = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
+MACHINE = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
 
 
 def add_parts(parser: Parser) -> None:
@@ -60,7 +66,7 @@ def training_parser(name: str, description: str) -> Parser:
 
 def _shipped() -> str:
     """What there is to name after ``--config``, a paragraph for each kind."""
-    text = "configurations, in any order; what is not named is base, at the size laptop:"
+    text = "shipped, by --KIND NAME or --config KIND/NAME, in any order; what is not named is base, at the size laptop:"
     for kind in KINDS:
         listed = ", ".join(name.removeprefix(f"{kind}/") for name in names(kind))
         text += "\n" + fill(f"{kind}/ {listed}", 100, initial_indent="  ", subsequent_indent="    ")
@@ -78,6 +84,7 @@ class Settings:
     def __init__(self, parser: Parser, config: Namespace) -> None:
         self.parser, self.config = parser, config
         seed_all(seed_for(config.seed, 0, "parameters"))  # encoders are made here
+        check_parts(config.as_dict(), PARTS | MACHINE)  # a function that is called may do anything
         try:
             self._made = parser.instantiate(config)
         except ValueError as cause:
@@ -123,13 +130,28 @@ def _spelled_out(tree: Any) -> Any:
     return front_door._path(tree) if isinstance(tree, str) else tree
 
 
-def read(parser: Parser, given: list[str]) -> Settings:
+def check_run(held: Mapping[str, Any], source: Path | str) -> None:
+    """Find that the settings of somebody else's run name nothing but what is installed here.
+
+    Raises:
+        UserError: it would import something else; says what.
+    """
+    check_parts(held, PARTS, str(source))
+    check_task(held["data"].get("task", "cartpole_balance"), str(source))
+
+
+def read(parser: Parser, given: list[str], trust_code: bool = True) -> Settings:
     """Settings from a command line.
+
+    Args:
+        parser: of the command.
+        given: its words.
+        trust_code: the configurations may name any code; without it those that describe a whole run may not.
 
     Raises:
         UserError: they cannot be read, or built.
     """
-    config = parser.parse_args(with_configs(given))
+    config = parser.parse_args(with_configs(given, trust_code))
     if config.policy:
         raise UserError("policy is for the command line: in a file, set model.evaluate_with and model.collect_with")
     return Settings(parser, config)
@@ -142,13 +164,14 @@ def reason(cause: ValueError) -> str:
     return " ".join((words[0] if "Union subtypes" in text and words else text).split())
 
 
-def with_configs(given: list[str]) -> list[str]:
+def with_configs(given: list[str], trust_code: bool = True) -> list[str]:
     """A command line with its configurations found, in the order in which they lie over one another, and first.
 
     A policy is a configuration that leaves a run its own. A run folder alone means the configuration that it holds.
+    ``trust_code`` as for ``read``.
 
     Raises:
-        UserError: a configuration or the run is not there, or nothing says what to run.
+        UserError: a configuration or the run is not there, or names code without trust, or nothing says what to run.
     """
     found: list[Path | str] = []
     rest: list[str] = []
@@ -176,7 +199,37 @@ def with_configs(given: list[str]) -> list[str]:
         if not config.exists():
             raise UserError(f"{run} holds no run: begin one with --config task/cartpole_balance --run {run}")
         found.insert(0, config)
-    return [*(word for path in arrange(found) for word in ("--config", str(path))), *rest]
+    ordered = arrange(found)
+    if not trust_code:
+        ordered = _checked(ordered)
+    return [*(word for path in ordered for word in ("--config", str(path))), *rest]
+
+
+def _checked(paths: Iterable[Path | str]) -> list[Path | str]:
+    """The same configurations, if those of whole runs, and all of them together, name only what is installed here."""
+    checked: list[Path | str] = []
+    together: dict[str, Any] = {}
+    for path in paths:
+        tree = read_yaml(path)
+        if not isinstance(tree, dict):  # the parser complains of it
+            return list(paths)
+        if is_whole(path):
+            _check_all(tree, str(path))
+            path = yaml.safe_dump(tree)  # what was checked is what is read
+        checked.append(path)
+        together = merge(together, tree)
+    _check_all(together, "the configuration")
+    return checked
+
+
+def _check_all(tree: dict[str, Any], source: str) -> None:
+    known = {"seed", *PARTS, *MACHINE}
+    if unknown := sorted(tree.keys() - known):
+        raise UserError(f"{source}: no option {unknown[0]}: a run has {', '.join(sorted(known))}")
+    if isinstance(tree.get("fabric"), dict):
+        tree["fabric"].pop("loggers", None)  # of another program's, and nothing is logged
+    check_parts(tree, MACHINE, source)
+    check_run({"data": {}, **tree}, source)
 
 
 def _found(flag: str, value: str) -> Path | str:
