@@ -85,20 +85,21 @@ def with_expected(
 ) -> Trajectory[LatentState]:
     """A rollout of ``open_loop``, with the error in pixels to be expected by now and the steps that are trusted.
 
+    Beyond the steps that the calibration knows nothing is expected (NaN) and nothing is trusted.
+
     Args:
         world_model: who imagined it.
         path: (N, T) of which the first ``path.context`` states were filtered.
         trust: its calibration.
         level: that the band covers.
-
-    Raises:
-        ValueError: it is longer than what was fitted.
     """
-    seen = path.context - 1
-    dreamt = path._replace(state=path.state.map(lambda x: x[:, seen:]), action=path.action[:, seen:])
+    seen, total = path.context - 1, path.action.shape[1]
+    end = min(total, seen + trust.horizon)
+    dreamt = path._replace(state=path.state.map(lambda x: x[:, seen : end + 1]), action=path.action[:, seen:end])
     clues = dream_clues(world_model, dreamt)
     expected = trust.expected(clues)
-    error = np.stack([*expected.band(level), expected.median], -1)  # (N, H, 3)
+    error = np.full((len(clues.pixels), total - seen, 3), np.nan)
+    error[:, : end - seen] = np.stack([*expected.band(level), expected.median], -1)
     device = path.action.device
     return path._replace(
         expected_error=torch.from_numpy(error).float().to(device),

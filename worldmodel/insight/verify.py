@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from worldmodel.errors import UserError
 from worldmodel.insight.calibration import rank_correlation
 from worldmodel.insight.trust import (
     LEVELS,
@@ -89,12 +90,12 @@ def verify_by_episode(clues: Clues, errors: Mapping[str, Steps], episode: np.nda
         clues, errors, episode, origin: as for ``fit_trust``.
 
     Raises:
-        ValueError: there are fewer than 4 episodes.
+        UserError: there are fewer than 4 episodes.
     """
     first = first_half(episode)
     tested = np.unique(episode[~first])
     if len(tested) < 2:
-        raise ValueError(f"a calibration is tested on 4 episodes or more, got {len(np.unique(episode))}")
+        raise UserError(f"a calibration is tested on 4 episodes or more, got {len(np.unique(episode))}")
     fitted, parts = fit_functions(clues, errors, first, origin), []
     for one in tested:
         trust = conformed(fitted, clues, errors, ~first & (episode != one))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from worldmodel.control.controller import ActorController, Controller, LatentPol
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
-from worldmodel.insight.clues import judged, weights_digest
-from worldmodel.insight.trust import Origin, Trust, fit_trust
+from worldmodel.insight.clues import Judged, judged, weights_digest
+from worldmodel.insight.trust import Clues, Origin, Trust, fit_trust
+from worldmodel.insight.verify import Verified, verify_by_episode
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
+from worldmodel.training.console import bar
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
@@ -26,24 +28,58 @@ CONTEXT, HORIZON = 5, 40  # records that are seen and dreamt
 _DREAMS = 192  # at most
 
 
-def calibrate_run(folder: Path, episodes: int, seed: int = 0) -> Trust:
-    """Collect held-out episodes with the weights that are looked at, fit on them, and keep that in the folder.
+class Dreams(NamedTuple):
+    """Dreams of held-out episodes, and what is fitted on them."""
+
+    found: Judged  # of n dreams
+    episode: np.ndarray  # (n,)
+    origin: Origin
+
+    def fit(self) -> Trust:
+        """What to expect of others like them.
+
+        Raises:
+            UserError: they are too few.
+        """
+        return fit_trust(self.found.clues, self.found.errors, self.episode, self.origin)
+
+    def verify(self) -> Verified:
+        """What that is worth, each of half of the episodes judged by the others."""
+        return verify_by_episode(self.found.clues, self.found.errors, self.episode, self.origin)
+
+
+def calibrated(folder: Path, episodes: int) -> str:
+    """Fit a run's calibration on held-out episodes and keep it in its folder; a line to read of it."""
+    try:
+        agent, data = load_run(folder, environments=1, trust_code=True)  # it has just been trained here
+        try:
+            with own_randomness(0), tempfile.TemporaryDirectory() as directory:
+                dreams = judge(agent, data.task, collect_held_out(data, acting(agent), Path(directory), episodes))
+        finally:
+            data.close()
+        trust = dreams.fit()
+    except UserError as cause:
+        return f"nothing is known of how wrong its dreams are: {cause}"
+    keep(folder, trust)
+    return f"calibrated on {episodes} held-out episodes: {described(trust, dreams.found.clues)}"
+
+
+def described(trust: Trust, clues: Clues) -> str:
+    """How long dreams are trusted, in words."""
+    steps = float(np.median(trust.trusted_steps(clues)))
+    return f"half of the dreams are trusted for {steps:g} of {trust.horizon} steps or more"
+
+
+def judge(agent: Agent, task: str, replay: Replay) -> Dreams:
+    """Dream of held-out episodes.
 
     Raises:
-        UserError: the episodes are too few or too short.
+        UserError: they are too short.
     """
-    agent, data = load_run(folder, environments=1)  # with more, short episodes would be favoured
-    try:
-        with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            replay = collect_held_out(data, acting(agent), Path(directory), episodes)
-            dreams = overlapping(replay)
-    finally:
-        data.close()
-    with own_randomness(seed):
-        found = judged(agent.world_model, dreams, CONTEXT)
-    trust = fit_trust(found.clues, found.errors, dreams.episode[:, 0].numpy(), origin_of(agent, data, dreams))
-    keep(folder, trust)
-    return trust
+    batch = overlapping(replay)
+    episode = batch.episode[:, 0].numpy()
+    origin = Origin(task, weights_digest(agent.world_model), agent.updates, len(np.unique(episode)), CONTEXT)
+    return Dreams(judged(agent.world_model, batch, CONTEXT), episode, origin)
 
 
 def keep(folder: Path, trust: Trust) -> Path:
@@ -81,21 +117,25 @@ def collect_held_out(data: Experience, controller: Controller, directory: Path, 
         (LatentPolicy(controller, explore=True), episodes // 2),
         (RandomPolicy(controller.action), episodes),
     ):
-        while collector.episodes < until:
-            collector.collect(policy, 1)
+        with bar("collecting episodes", until - collector.episodes) as shown:
+            before = collector.episodes
+            while collector.episodes < until:
+                collector.collect(policy, 1)
+                shown.at(collector.episodes - before)
     return replay
 
 
 def overlapping(replay: Replay) -> SequenceBatch:
-    """Sequences of ``CONTEXT + HORIZON`` records or as long as most episodes are, a quarter of a horizon apart.
+    """Sequences of ``CONTEXT + HORIZON`` records, a quarter of a horizon apart; fewer where episodes are short.
 
     Raises:
         UserError: the episodes are too short to dream anything.
     """
     found = [(number, records) for number, records in replay.episodes()]
-    length = min(CONTEXT + HORIZON, int(np.median([len(records) for _, records in found])))
-    if length <= CONTEXT:
-        raise UserError(f"episodes of {length} records are too short for a calibration: it takes {CONTEXT + 1}")
+    longest = int(np.median([len(records) for _, records in found]))
+    if longest <= CONTEXT:
+        raise UserError(f"episodes of {longest} records are too short for a calibration: it takes {CONTEXT + 1}")
+    length = CONTEXT + min(HORIZON, (longest - CONTEXT + 1) // 2)  # the rest is for beginnings
     parts = [
         (number, records[first : first + length])
         for number, records in found
@@ -106,9 +146,3 @@ def overlapping(replay: Replay) -> SequenceBatch:
     tensors: dict[str, Any] = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names or ()}
     episode = torch.tensor([parts[i][0] for i in chosen])
     return SequenceBatch(**tensors, episode=episode.unsqueeze(1).repeat(1, length))
-
-
-def origin_of(agent: Agent, data: Experience, dreams: SequenceBatch) -> Origin:
-    """What a calibration of these dreams is of."""
-    episodes = len(dreams.episode[:, 0].unique())
-    return Origin(data.task, weights_digest(agent.world_model), agent.updates, episodes, CONTEXT)
