@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -25,8 +25,9 @@ from worldmodel.training.trust import check_parts, check_task
 from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
 
-PARTS = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
-MACHINE = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
+_Parts = Mapping[str, Callable[..., Any]]
+PARTS: _Parts = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
+MACHINE: _Parts = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
 
 
 def add_parts(parser: Parser) -> None:
@@ -82,7 +83,7 @@ class Settings:
     def __init__(self, parser: Parser, config: Namespace) -> None:
         self.parser, self.config = parser, config
         seed_all(seed_for(config.seed, 0, "parameters"))  # encoders are made here
-        check_parts(config.as_dict(), PARTS | MACHINE)  # a function that is called may do anything
+        check_parts(config.as_dict(), {**PARTS, **MACHINE})  # a function that is called may do anything
         try:
             self._made = parser.instantiate(config)
         except ValueError as cause:

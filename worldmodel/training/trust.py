@@ -47,7 +47,7 @@ def check_parts(tree: Mapping[str, Any], parts: Mapping[str, Callable[..., Any]]
 
 def check_value(value: Any, kind: Any, where: str, source: str = "") -> None:
     """The same for one setting of this kind, such as ``MakeController``."""
-    _Check(source).value(value, kind, where)
+    _Check(source).value(value, [kind], where)
 
 
 def check_task(task: Any, source: str) -> None:
@@ -86,26 +86,25 @@ class _Check:
                 hint = f": did you mean {' or '.join(near)}?" if near else ""
                 what = f"no option {group}{name}" if group else f"{where} has no option {name}"
                 raise UserError(f"{self.source}: {what}{hint}")
-            self.value(value, kinds.get(name, Any), f"{where}.{name}".replace(".init_args", ""))
+            self.value(value, [kinds.get(name, Any)], f"{where}.{name}".replace(".init_args", ""))
 
-    def value(self, value: Any, kind: Any, where: str) -> None:
-        """One setting, of a kind such as ``int``, ``list[Encoder]`` or ``Callable[[int], Decoder]``."""
-        options = list(_options(kind))
+    def value(self, value: Any, kinds: Iterable[Any], where: str) -> None:
+        """One setting, of one of the kinds, such as ``int``, ``list[Encoder]`` or ``Callable[[int], Decoder]``."""
+        options = [option for kind in kinds for option in _options(kind)]
         bases = [base for option in options if (base := _built(option)) is not None]
+        inside = [x for option in options for x in _elements(option)] or [Any]
         if value is None or isinstance(value, bool | int | float):
             return
         if self.source and isinstance(value, str) and not bases and any(map(_holds_classes, options)):
             self._refuse(where, "wanted are several, and not a text")  # which the parser would take for YAML
         if isinstance(value, list | tuple):
-            elements = Union[tuple(x for option in options for x in _elements(option)) or (Any,)]  # noqa: UP007
             for index, item in enumerate(value):
-                self.value(item, elements, f"{where}[{index}]")
+                self.value(item, inside, f"{where}[{index}]")
         elif bases:
             self._class(value, bases, options, where)
         elif isinstance(value, Mapping):
             if self.source and value.keys() & _CLASS_KEYS:
                 self._refuse(where, "a class is named where none is wanted")
-            inside = Union[tuple(x for option in options for x in _elements(option)) or (Any,)]  # noqa: UP007
             for name, item in value.items():
                 self.value(item, inside, f"{where}.{name}")
 
@@ -155,7 +154,7 @@ class _Check:
 
 def _kinds(given_to: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of a class's or a function's arguments, by name."""
-    function = given_to.__init__ if inspect.isclass(given_to) else given_to  # type: ignore[misc]
+    function = given_to.__init__ if inspect.isclass(given_to) else given_to
     try:
         hints = get_type_hints(function)
         names = inspect.signature(given_to).parameters
