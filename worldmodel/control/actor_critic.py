@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from encoders.ranges import Finite, Layers, NonNegativeFloat, PositiveFloat, PositiveInt, PositiveShare, Share, Width
 from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
@@ -128,17 +129,17 @@ class ActorCritic(nn.Module):
         feature_size: int,
         objective: Objective,
         propagation: Propagation,
-        width: int = 256,
-        layers: int = 2,
-        bins: int = 63,
-        limit: float = 8.0,
-        horizon: int = 15,
-        starts: int = 128,
-        discount: float = 0.9985,
-        lam: float = 0.95,
-        entropy: float = 3e-4,
-        target_rate: float = 0.02,
-        uncertainty_weight: float | UncertaintyWeight = 0.0,
+        width: Width = 256,
+        layers: Layers = 2,
+        bins: Width = 63,
+        limit: PositiveFloat = 8.0,
+        horizon: PositiveInt = 15,
+        starts: PositiveInt = 128,
+        discount: PositiveShare = 0.9985,
+        lam: Share = 0.95,
+        entropy: NonNegativeFloat = 3e-4,
+        target_rate: PositiveShare = 0.02,
+        uncertainty_weight: Finite | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
     ) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.base import Encoder
+from encoders.ranges import Layers, NonNegativeFloat, PositiveFloat, PositiveShare, Width
 from worldmodel.model.decoder import Decoder
 from worldmodel.model.distributions import Latents, TwoHot
 from worldmodel.model.layers import MLP
@@ -82,13 +83,13 @@ class WorldModel(nn.Module):
         latents: Latents,
         transition: Callable[[int, int, int, int, int], Transition],
         decoder: Callable[[int], Decoder],
-        deter: int = 256,
-        width: int = 256,
-        head_layers: int = 1,
-        bins: int = 63,
-        limit: float = 6.0,
-        free_nats: float = 1.0,
-        decode_fraction: float = 1.0,
+        deter: Width = 256,
+        width: Width = 256,
+        head_layers: Layers = 1,
+        bins: Width = 63,
+        limit: PositiveFloat = 6.0,
+        free_nats: NonNegativeFloat = 1.0,
+        decode_fraction: PositiveShare = 1.0,
         bootstrap: bool = False,
         deterministic: bool = False,
     ) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 import gymnasium
 
 import worldmodel as front_door
+from encoders.ranges import Range
 from worldmodel.errors import UserError
 
 OURS = ("worldmodel", "encoders")  # packages
@@ -93,7 +94,11 @@ class _Check:
         options = [option for kind in kinds for option in _options(kind)]
         bases = [base for option in options if (base := _built(option)) is not None]
         inside = [x for option in options for x in _elements(option)] or [Any]
-        if value is None or isinstance(value, bool | int | float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            limits = [x for kind in kinds for x in _ranges(kind)]
+            if limits and not any(limit.holds(value) for limit in limits):
+                self._refuse(where, f"it is {value} and must be {' or '.join(map(repr, limits))}")
+        if value is None or isinstance(value, int | float):
             return
         if self.source and isinstance(value, str) and not bases and any(map(_holds_classes, options)):
             self._refuse(where, "wanted are several, and not a text")  # which the parser would take for YAML
@@ -156,7 +161,7 @@ def _kinds(given_to: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of a class's or a function's arguments, by name."""
     function = given_to.__init__ if inspect.isclass(given_to) else given_to
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         names = inspect.signature(given_to).parameters
     except (NameError, TypeError, ValueError):  # somebody's own that hides its types: the parser has its own ways
         return {}
@@ -173,6 +178,14 @@ def _options(kind: Any) -> Iterator[Any]:
         yield from _options(get_args(kind)[0])
     else:
         yield kind
+
+
+def _ranges(kind: Any) -> Iterator[Range]:
+    """The limits of numbers of this kind; none where one of its union has none."""
+    yield from (x for x in getattr(kind, "__metadata__", ()) if isinstance(x, Range))
+    if get_origin(kind) in (Union, types.UnionType):
+        for part in get_args(kind):
+            yield from _ranges(part)
 
 
 def _built(kind: Any) -> type | None:
