@@ -173,10 +173,16 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
         world.agent.load_state_dict(checkpoint["state_dict"])
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
         found = evaluate(world, settings.schedule().evaluation_episodes, "report")
-        record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
+        complaint = None
+        try:
+            record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
+        except UserError as cause:  # of a run that is read-only: what was found is said all the same
+            complaint = cause
     finally:
         data.close()
     if fabric.is_global_zero:
         spread = float(torch.tensor(found.returns).std(unbiased=False))
         policy = world.agent.controller(explore=False).name
         print(f"{policy}: return {found.mean:.1f} +- {spread:.1f} over {len(found.returns)} episodes", flush=True)
+    if complaint is not None:
+        raise complaint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -86,21 +87,35 @@ class RunFolder:
         return held
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
-        """Append a line to ``evaluations.jsonl``, at once on the disk."""
-        with self.inside(self.evaluations).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append a line to ``evaluations.jsonl``, at once on the disk.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        try:
+            with self.inside(self.evaluations).open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    file.write(b"\n" * (file.read(1) != b"\n"))  # a line that a kill has cut swallows no other
+                file.write(json.dumps(row).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as cause:
+            raise UserError(f"cannot write {self.evaluations} ({cause.strerror})") from cause
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """All whole lines of ``evaluations.jsonl``."""
-        rows = []
-        for line in self.evaluations.read_text().splitlines() if self.evaluations.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the last line of a run that was killed
-                continue
-        return rows
+        """The lines of ``evaluations.jsonl`` that say what they should; warns of others, but for a last one cut short.
+
+        Raises:
+            UserError: it is no file that can be read.
+        """
+        lines = _lines(self.evaluations)
+        rows = [_evaluation(line) for line in lines]
+        wrong = [number for number, row in enumerate(rows, 1) if row is None and lines[number - 1].endswith(b"\n")]
+        if wrong:
+            text = f"{self.evaluations}: line {wrong[0]} is no evaluation and is left out ({len(wrong)} are)"
+            warnings.warn(text, stacklevel=2)
+        return [row for row in rows if row is not None]
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
@@ -129,10 +144,12 @@ class RunFolder:
 
     def forget_after(self, updates: int) -> None:
         """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
-        kept = [row for row in self.read_evaluations() if row["updates"] <= updates]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        if self.evaluations.exists() and self.evaluations.read_text() != text:
-            write_atomically(self.evaluations, lambda temporary: temporary.write_text(text))
+        lines = _lines(self.evaluations)
+        later = [(row := _evaluation(line)) is not None and row["updates"] > updates for line in lines]
+        # what cannot be read stays, for it is not known to be later; but for a last line that a kill has cut
+        kept = [line for line, is_later in zip(lines, later, strict=True) if not is_later and line.endswith(b"\n")]
+        if kept != lines:
+            write_atomically(self.evaluations, lambda temporary: temporary.write_bytes(b"".join(kept)))
         self.metrics.forget_after(updates)
 
 
@@ -149,6 +166,33 @@ def free_folder(task: str) -> str:
         except OSError as cause:
             raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
     return str(folder)
+
+
+def _lines(path: Path) -> list[bytes]:
+    """All lines of a file, with what ends them; none if there is no file."""
+    if not path.exists():
+        return []
+    try:
+        if not path.is_file():
+            raise UserError(f"{path} is no file: move it away")
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError as cause:
+        raise UserError(f"cannot read {path} ({cause.strerror})") from cause
+
+
+def _evaluation(line: bytes) -> dict[str, Any] | None:
+    """A line of ``evaluations.jsonl``, if it holds numbers where they belong; else None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(returns := row.get("returns"), list) or not returns:
+        return None
+    counts, others = [row.get("updates"), row.get("frames")], [row.get("return_mean"), row.get("return_std")]
+    numbers = [*counts, *others, *returns, row.get("seconds", 0)]
+    sound = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e300 for x in numbers)
+    sound = sound and all(isinstance(x, int) and x >= 0 for x in counts)
+    return row if sound and isinstance(row.get("policy", ""), str) else None
 
 
 def _number(text: str) -> float:
