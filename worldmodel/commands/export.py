@@ -14,7 +14,7 @@ from worldmodel.errors import UserError
 from worldmodel.experience.records import stored_features, stored_shapes
 from worldmodel.experience.replay import Replay
 from worldmodel.training.average import mean_weights
-from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from worldmodel.training.data import shard
 from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ def export(
         raise UserError(f"{out} is not empty: name a folder that is, or is not there yet")
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
-    write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
+    save_checkpoint(target.best, weights)
     for path in (source.config, source.evaluations, source.validations):
         if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))

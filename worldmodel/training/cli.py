@@ -120,6 +120,11 @@ def run(given: list[str] | None = None) -> None:
     except UserError as error:
         print(f"worldmodel: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # of a file: its name is too long, it cannot be read or written
+        if error.filename is None:
+            raise
+        print(f"worldmodel: {UserError(f'{str(error.filename)[:200]}: {error.strerror}')}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("worldmodel: interrupted; there was nothing to save", file=sys.stderr)
         sys.exit(130)

@@ -204,13 +204,20 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
         if fabric.is_global_zero:
             print(f"validating {of}: {episodes} episodes", flush=True)
         found = evaluate(world, episodes, "report")
-        record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
+        complaint = None
+        try:
+            record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
+        except UserError as cause:  # of a run that is read-only: what was found is said all the same
+            complaint = cause
     finally:
         data.close()
     if fabric.is_global_zero:
         least, most = min(found.returns), max(found.returns)
+        added = "" if complaint else f", added to {folder.validations}"
         print(
             f"{who}: return {found.mean:.1f} +- {np.std(found.returns):.1f} (standard deviation; {least:.1f} to "
-            f"{most:.1f}) over {len(found.returns)} episodes, added to {folder.validations}",
+            f"{most:.1f}) over {len(found.returns)} episodes{added}",
             flush=True,
         )
+    if complaint is not None:
+        raise complaint
