@@ -102,6 +102,7 @@ def test_what_is_right_is_let_through() -> None:
     early.check("fit", ["--config", "base", "--model.world_model.init_args.deter", "3", "--fabric.loggers+=x"])
     for command in COMMANDS:
         early.check(command, ["--help"])
+        early.check(command, ["--trust-code"])
         assert early._known(command) >= {"run", "checkpoint"}
 
 

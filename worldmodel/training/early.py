@@ -29,7 +29,7 @@ _GROUPS = {  # whose arguments a section's options are
     "average": ("training/average.py", "WeightAverage"),
     "model": ("training/agent.py", "Agent"),
 }
-_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", *KINDS)
+_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", "trust-code", *KINDS)
 
 
 def expand(given: Iterable[str]) -> list[str]:
@@ -234,7 +234,8 @@ def _check_task(task: str) -> None:
 def _known(command: str) -> set[str]:
     """The options of a command, down to those of classes inside it."""
     if command not in ("fit", "validate"):
-        return {"help", *_arguments(_PACKAGE / "commands" / f"{command}.py", command)}
+        found = {"help", *_arguments(_PACKAGE / "commands" / f"{command}.py", command)}
+        return found - {"trust_code"} | ({"trust-code"} if "trust_code" in found else set())
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
     }
