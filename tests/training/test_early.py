@@ -47,17 +47,17 @@ def test_other_options_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "repeat", "pixels"),
+    ("given", "repeat"),
     [
-        (["--task", "worldmodel.experience.toy:PointReach", "--size", "laptop"], 1, True),
-        (["--size", "laptop", "--task", "CartPole-v1"], 1, True),
-        (["--task", "dog_run", "--transition", "single"], 2, None),
-        (["--task", "Hopper-v5", "--config", "data: {action_repeat: 3}"], 3, True),
+        (["--task", "worldmodel.experience.toy:PointReach", "--size", "laptop"], 1),
+        (["--size", "laptop", "--task", "CartPole-v1"], 1),
+        (["--task", "dog_run", "--transition", "single"], 2),
+        (["--task", "Hopper-v5", "--config", "data: {action_repeat: 3}"], 3),
     ],
 )
-def test_a_task_of_ones_own(given: list[str], repeat: int, pixels: bool | None) -> None:
+def test_a_task_of_ones_own(given: list[str], repeat: int) -> None:
     data = settings(*given)["data"]
-    assert data["task"] in given and (data["action_repeat"], data.get("pixels")) == (repeat, pixels)
+    assert data["task"] in given and data["action_repeat"] == repeat
 
 
 @pytest.mark.parametrize(

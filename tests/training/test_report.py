@@ -55,12 +55,12 @@ def test_the_command_writes_a_page_and_a_table(
     before = files(finished)
     run(["report", "--run", str(finished), *SHORT])
     after = files(finished)
-    page, numbers = after.pop("report.html").decode(), after.pop("calibration.json").decode()
+    page, numbers = after.pop("report.html").decode(), after.pop("report.json").decode()
     (finished / "report.html").unlink()
     assert after == before
     said = capsys.readouterr().out
     assert said.startswith(f"reporting on {finished}/checkpoints/best.ckpt of update ")
-    assert said.endswith(f"\nwrote {finished}/report.html and {finished}/calibration.json\n")
+    assert said.endswith(f"\nwrote {finished}/report.html and {finished}/report.json\n")
 
     assert "http://" not in page and "https://" not in page
     sources = Counter(re.findall(r'(?:src|poster)="data:(.+?);base64,', page))
@@ -92,7 +92,7 @@ def test_the_command_writes_a_page_and_a_table(
     assert undated(again) == undated(page)
     for one, other in zip(films(again), films(page), strict=True):
         assert one.shape == other.shape and np.abs(one - other).mean() < 0.5
-    assert (tmp_path / "new" / "again.calibration.json").read_text() == numbers
+    assert (tmp_path / "new" / "again.json").read_text() == numbers
     assert not (finished / "report.html").exists()
 
 
@@ -152,12 +152,12 @@ def test_all_is_of_one_checkpoint(finished: Path) -> None:
 
 def test_numbers_that_differ_do_not_take_the_place_of_others(finished: Path, capsys: Any) -> None:
     run(["report", "--run", str(finished), *SHORT])
-    page, numbers = ((finished / name).read_text() for name in ("report.html", "calibration.json"))
+    page, numbers = ((finished / name).read_text() for name in ("report.html", "report.json"))
     run(["report", "--run", str(finished), *SHORT])
-    assert not (finished / "calibration-1.json").exists()  # they are the same
+    assert not (finished / "report-1.json").exists()  # they are the same
     run(["report", "--run", str(finished), *SHORT, "--seed", "1"])
-    assert f"kept what was there before as {finished}/calibration-1.json and" in capsys.readouterr().out
-    assert (finished / "calibration-1.json").read_text() == numbers != (finished / "calibration.json").read_text()
+    assert f"kept what was there before as {finished}/report-1.json and" in capsys.readouterr().out
+    assert (finished / "report-1.json").read_text() == numbers != (finished / "report.json").read_text()
     assert undated((finished / "report-1.html").read_text()) == undated(page)
 
 

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 import worldmodel
-from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, uncertainty
+from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, trusted, uncertainty
 from worldmodel.commands.report_summary import meanings, returns, summary
-from worldmodel.control.controller import ActorController, Controller, LatentPolicy
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.insight.page import write_html
 from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
+from worldmodel.insight.trust import Trust
+from worldmodel.insight.verify import Verified
+from worldmodel.training.agent import Agent
+from worldmodel.training.calibrating import acting, collect_held_out, judge, keep
 from worldmodel.training.checkpoint import load_checkpoint, write_atomically
-from worldmodel.training.console import bar
-from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.run_folder import RunFolder
@@ -50,8 +50,8 @@ def report(
         episodes: to collect for it, half by the actor (or else the planner) as it explores, half at random.
         horizon: records that are dreamt.
         context: records that are seen before a dream.
-        out: the HTML file, with its numbers in calibration.json (of NAME.html, NAME.calibration.json) beside it;
-            report.html in the run's folder if none is given. Others' numbers that are there are kept, renamed.
+        out: the HTML file, with its numbers in a .json of the same name beside it; report.html in the run's folder if
+            none is given. Others' numbers that are there are kept, renamed. The run's calibration.json is fitted again.
         seed: of the actions. The episodes begin as those of validate do.
         trust_code: build whatever the run names, also code that is not of this package.
 
@@ -68,11 +68,12 @@ def report(
     # with more environments short episodes would be favoured
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
-    acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
+    acts = acting(agent)
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            replay = _collect(data, acts, Path(directory), episodes)
+            replay = collect_held_out(data, acts, Path(directory), episodes)
             batch, earned = windows(replay, context, horizon), returns(replay)
+            trust, verified = _fitted(agent, data.task, replay)
     finally:
         data.close()
     fit = batch.episode[:, 0] % 2 == 0
@@ -100,21 +101,33 @@ def report(
         learning(folder, metrics, agent.updates, data.frames),
         episode(folder, agent.updates),
         dreams(moving, still, calibration),
+        trusted(trust, verified),
         *uncertainty(calibration),
         noticed(aurocs),
         meanings(),
     ]
     given = {"task": data.task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
     given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
-    rows = table_rows(calibration, aurocs, **given)
+    rows = table_rows(calibration, aurocs, **given) + ([] if verified is None else verified.rows(**given))
     path = Path(out) if out else folder.path / "report.html"
-    numbers = path.with_name("calibration.json" if path.stem == "report" else f"{path.stem}.calibration.json")
+    numbers = path.with_suffix(".json")
     text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"
     if kept := _kept(numbers, path, text):
         print(f"kept what was there before as {' and '.join(map(str, kept))}")
     write_atomically(numbers, lambda temporary: temporary.write_text(text))
     write_html(path, sections, f"Report of {folder.path.name}")
+    if isinstance(trust, Trust) and used.resolve() == folder.weights.resolve():
+        print(f"fitted the calibration again: {keep(folder.path, trust)}")
     print(f"wrote {path} and {numbers}")
+
+
+def _fitted(agent: Agent, task: str, replay: Replay) -> tuple[Trust | str, Verified | None]:
+    """The calibration and what it is worth; or why there is none."""
+    try:
+        found = judge(agent, task, replay)
+        return found.fit(), found.verify()
+    except UserError as cause:
+        return str(cause), None
 
 
 def _kept(numbers: Path, page: Path, text: str) -> list[Path]:
@@ -150,23 +163,6 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
     rows = np.stack(parts)  # (B, T)
     tensors: dict[str, Any] = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names or ()}
     return SequenceBatch(**tensors, episode=torch.tensor(episode).unsqueeze(1).repeat(1, length))
-
-
-def _collect(data: Experience, controller: Controller, directory: Path, episodes: int) -> Replay:
-    """Held-out episodes: first those of who acts, then those at random."""
-    environments = data.held_out("report")
-    replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
-    collector = Collector(environments, replay)
-    for policy, until in (
-        (LatentPolicy(controller, explore=True), episodes // 2),
-        (RandomPolicy(controller.action), episodes),
-    ):
-        with bar("collecting episodes", until - collector.episodes) as shown:
-            before = collector.episodes
-            while collector.episodes < until:
-                collector.collect(policy, 1)
-                shown.at(collector.episodes - before)
-    return replay
 
 
 def _spread(batch: SequenceBatch, count: int) -> SequenceBatch:

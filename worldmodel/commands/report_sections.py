@@ -16,6 +16,8 @@ from worldmodel.insight import plots
 from worldmodel.insight.page import Details, Film, Part, Picture, Section, Table
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.report import Calibration
+from worldmodel.insight.trust import BETTER, LEVELS, QUANTITIES, Trust
+from worldmodel.insight.verify import Verified, shown_steps
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
@@ -177,6 +179,39 @@ def uncertainty(found: Calibration) -> list[Section]:
             ],
         ),
     ]
+
+
+def trusted(trust: Trust | str, verified: Verified | None) -> Section:
+    """How wrong dreams are by now, whether the model says so, and for how long they are worth looking at."""
+    title = "How far can its dreams be trusted?"
+    if isinstance(trust, str) or verified is None:
+        return Section(title, [f"That is not known. {trust}"])
+    figure = plots.expected_errors(verified.expected, verified.errors)
+    steps = shown_steps(trust.horizon)
+    head = ("", *(f"step {step}" for step in steps))
+    lines: dict[str, list[float]] = {}
+    for name in QUANTITIES[:3]:
+        lines[f"{name}: rank correlation of expected and true error"] = [
+            *verified.correlation(name)[np.array(steps) - 1]
+        ]
+        for level in LEVELS:
+            lines[f"{name}: covered by bands of {level:.0%}"] = [*verified.coverage(name, level)[np.array(steps) - 1]]
+    horizons: dict[str, str | float] = {
+        "trust horizon, the median": f"{np.median(verified.trusted):g} steps",
+        "in truth, the median": f"{np.median(verified.true):g} steps until worse than if the last picture stayed",
+        "dreams no worse up to their trust horizon": f"{verified.better:.0%}, asked for {BETTER:.0%}",
+    }
+    return Section(
+        title,
+        [
+            "The error of a dream by now, expected from how far the members' own dreams have come apart and how far "
+            f"the picture has moved. Functions are fitted on one half of {trust.origin.episodes} held-out episodes, "
+            "bands and trust horizon on the other (split conformal); each episode shown here is judged by the others.",
+            Picture(plots.to_png(figure), "Medians over dreams, and the bands of 50 and 90%."),
+            Table(("", ""), [*horizons.items()]),
+            _table(head, lines),
+        ],
+    )
 
 
 def noticed(aurocs: Mapping[str, Mapping[str, float]]) -> Section:

@@ -114,6 +114,7 @@ class DreamVectorEnv(VectorEnv):
         propagation: Propagation | None = None,
         mode: bool = False,
         uncertainty: bool = True,
+        trust_code: bool = False,
         **settings: Any,
     ) -> DreamVectorEnv:
         """Dreams of a run's model, which begin in states of its replay.
@@ -129,11 +130,13 @@ class DreamVectorEnv(VectorEnv):
             propagation: which member each step follows; another at each step (TS1) if None.
             mode: take the most likely latents instead of draws.
             uncertainty: measure the uncertainty of every step.
+            trust_code: build whatever the run's ``config.yaml`` names; see ``wm.load``.
             settings: as the constructor's: ``horizon``, ``autoreset_mode``, ``uncertainty_weight``, ``truncation``,
                 ``continue_threshold``, ``tensors``.
 
         Raises:
-            UserError: the folder holds no run, or no records; there is no such observation; or no such device.
+            UserError: the folder holds no run, or one that is not trusted, or no records; or there is no such
+                observation or device.
         """
         from worldmodel.training.data import open_replay  # with Lightning, which dreams themselves do without
         from worldmodel.training.loading import load_run
@@ -142,7 +145,7 @@ class DreamVectorEnv(VectorEnv):
             if observation not in OBSERVATIONS:
                 raise UserError(f"a dream is observed as {' or '.join(OBSERVATIONS)}, not as {observation!r}")
             observation = OBSERVATIONS[observation]()
-        agent, data = load_run(run, checkpoint, environments=1)
+        agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
         try:
             model = moved(agent.world_model, device)
             began = posterior_starts(model, open_replay(run, data), starts, context=context)

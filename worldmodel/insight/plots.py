@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from worldmodel.insight.calibration import Reliability
+from worldmodel.insight.trust import Expected
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 LOSSES = {  # by their names in metrics.csv
@@ -175,6 +176,32 @@ def coverage_by_horizon(coverage: Mapping[str, np.ndarray], level: float) -> Fig
     axes.set_ylim(-0.03, 1.03)
     _steps(axes, "share of the truth that is covered")
     _legend(axes, 2)
+    return figure
+
+
+def expected_errors(expected: Mapping[str, Expected], errors: Mapping[str, np.ndarray]) -> Figure:
+    """Expected and true error by step, a panel for pixels, reward and return: medians over dreams.
+
+    Args:
+        expected: of ``pixels``, ``reward``, ``return`` and ``still``, the last picture's in pixels.
+        errors: (n, H) the same.
+    """
+    names = {"pixels": "pixel", "reward": "reward", "return": "return"}
+    figure, panels = _figure(len(names), width=3.4, height=3.4)
+    for axes, (name, called) in zip(panels, names.items(), strict=True):
+        steps = np.arange(1, errors[name].shape[1] + 1)
+        for level, strength in ((0.9, 0.15), (0.5, 0.3)):
+            low, high = (np.median(x, 0) for x in expected[name].band(level))
+            known = np.isfinite(high)
+            axes.fill_between(steps[known], low[known], high[known], color=COLOURS[0], alpha=strength, linewidth=0)
+        _line(axes, steps, np.median(expected[name].median, 0), label="expected", index=0)
+        _line(axes, steps, np.nanmedian(errors[name], 0), label="true", index=3)
+        if name == "pixels":
+            _line(axes, steps, np.nanmedian(errors["still"], 0), label="of the last picture", index=1)
+        axes.set_ylim(bottom=0)
+        axes.set_title(_UNITS[called][0])
+        _steps(axes, "error")
+        axes.legend(frameon=False, loc="upper left")
     return figure
 
 

@@ -15,7 +15,7 @@ from worldmodel.training import early
 
 # functions of the modules of the same names in worldmodel/commands, loaded when they are called for
 COMMANDS = {
-    "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and calibration.json.",
+    "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and JSON.",
     "imagine": "Film what a run's model dreams, beside what happens.",
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
     "export": "Keep what a run has learned in a small folder, for report, imagine and play; or its actor as a program.",

@@ -28,7 +28,6 @@ class Experience:
         size: side of the rendered image in pixels.
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
-        pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
         episode_frames: longest of the episodes that are collected, in environment frames, so that there are more
             beginnings among them; as long as the task has them if None. Evaluations run whole episodes.
         capacity: records the replay samples from, on each rank.
@@ -50,7 +49,6 @@ class Experience:
         size: int = 64,
         camera: Cameras = None,
         quality: Quality = "fast",
-        pixels: bool = False,
         episode_frames: int | None = None,
         capacity: int = 500_000,
         batch: int = 16,
@@ -66,7 +64,6 @@ class Experience:
             "action_repeat": action_repeat,
             "camera": camera,
             "quality": quality,
-            "pixels": pixels,
         }
         self.episode_frames = episode_frames
         self.batch, self.length, self.store_features = batch, length, store_features

@@ -65,7 +65,7 @@ def expand(given: Iterable[str]) -> list[str]:
 def own_task(task: str) -> dict[str, Any]:
     """Settings of ``data`` for a task that is not shipped."""
     is_suite = ":" not in task and "-" not in task and "/" not in task
-    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1, "pixels": True}
+    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1}
 
 
 def check(command: str, given: list[str]) -> None:
@@ -234,8 +234,8 @@ def _check_task(task: str) -> None:
 def _known(command: str) -> set[str]:
     """The options of a command, down to those of classes inside it."""
     if command not in ("fit", "validate"):
-        found = {"help", *_arguments(_PACKAGE / "commands" / f"{command}.py", command)}
-        return found - {"trust_code"} | ({"trust-code"} if "trust_code" in found else set())
+        names = _arguments(_PACKAGE / "commands" / f"{command}.py", command)
+        return {"help", *("trust-code" if name == "trust_code" else name for name in names)}
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
     }

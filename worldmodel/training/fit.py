@@ -13,6 +13,7 @@ from lightning.fabric import Fabric
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
 from worldmodel.training.average import mean_weights
+from worldmodel.training.calibrating import calibrated
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.console import facts, megabytes
 from worldmodel.training.early import free_folder
@@ -82,6 +83,8 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
                 print(f"stopped after update {world.agent.updates:,}, saved: {_going(folder)} goes on", flush=True)
                 raise SystemExit(signal.code) from None
         if fabric.is_global_zero:
+            if schedule.calibration_episodes:
+                print(calibrated(folder.path, schedule.calibration_episodes), flush=True)
             print(_closing(run), flush=True)
     except UserError as error:
         raise _explained(error, folder) from error

@@ -18,6 +18,7 @@ from worldmodel.training.yaml_files import read_yaml
 # settings that a resumed run may change: how long, what is kept of it, how it is watched
 FREE = (
     *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
+    "schedule.calibration_episodes",
     "fabric.loggers",
 )
 FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
@@ -28,7 +29,7 @@ class RunFolder:
     """Where a run keeps everything.
 
     Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
-    ``validations.jsonl``, ``metrics.csv``, ``videos/``, ``lock``.
+    ``validations.jsonl``, ``metrics.csv``, ``calibration.json``, ``videos/``, ``lock``.
     """
 
     def __init__(self, path: Path | str) -> None:

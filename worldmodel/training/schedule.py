@@ -27,6 +27,7 @@ class Schedule:
         final_episodes: episodes in the evaluation at the end; as in the others if null.
         checkpoint_every: rounds between two checkpoints. The end, and whatever is better than before, is always saved.
         console_every: rounds between two printed lines, each with a row in metrics.csv.
+        calibration_episodes: held-out episodes at the end, to know how wrong the dreams are; 0 for none.
 
     Raises:
         UserError: a number is too small, or nothing ends the run.
@@ -45,12 +46,14 @@ class Schedule:
         final_episodes: int | None = None,
         checkpoint_every: int = 8,
         console_every: int = 4,
+        calibration_episodes: int = 16,
     ) -> None:
         self.rounds, self.max_minutes, self.prefill = rounds, max_minutes, prefill
         self.steps, self.updates = steps, updates
         self.evaluate_every, self.evaluate_minutes = evaluate_every, evaluate_minutes
         self.evaluation_episodes, self.final_episodes = evaluation_episodes, final_episodes
         self.checkpoint_every, self.console_every = checkpoint_every, console_every
+        self.calibration_episodes = calibration_episodes
         whole = ("rounds", "steps", "updates", "evaluate_every", "evaluation_episodes", "final_episodes")
         for name in (*whole, "checkpoint_every", "console_every"):
             value = getattr(self, name)
@@ -60,6 +63,8 @@ class Schedule:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"schedule.{name} is {value}: it must be above 0")
+        if calibration_episodes < 0:
+            raise UserError("schedule.calibration_episodes is too small: it must be at least 0")
         if rounds is None and max_minutes is None:
             raise UserError("nothing ends this run: give schedule.rounds or schedule.max_minutes")
 

@@ -26,7 +26,7 @@ from worldmodel.training.trust import check_parts, check_task
 from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
 
-PARTS = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
+PARTS = {"data": Experience, "optimizer": Optimizer, "average": WeightAverage, "model": Agent}  # what a run is
 MACHINE = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
 
 
