@@ -89,6 +89,8 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
     except UserError as error:
         raise _explained(error, folder) from error
     finally:
+        for logger in fabric.loggers:
+            logger.finalize("finished")  # what it still holds
         data.close()
 
 
