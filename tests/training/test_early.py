@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, words
 from worldmodel.errors import UserError
 from worldmodel.experience.suite import suite_tasks
 from worldmodel.experience.tasks import suite_names
@@ -102,6 +102,7 @@ def test_what_is_right_is_let_through() -> None:
     early.check("fit", ["--config", "base", "--model.world_model.init_args.deter", "3", "--fabric.loggers+=x"])
     for command in COMMANDS:
         early.check(command, ["--help"])
+        early.check(command, ["--trust-code"])
         assert early._known(command) >= {"run", "checkpoint"}
 
 
@@ -132,6 +133,24 @@ def test_torch_is_not_loaded_for_it(tmp_path: Path) -> None:
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert early.free_folder(task) == f"runs/{name}" and (tmp_path / "runs" / name).is_dir()
+
+
+def test_loggers_write_into_the_runs_folder(tmp_path: Path) -> None:
+    run(words(tmp_path / "run", "--schedule.rounds", "1", "--fabric.loggers+=lightning.fabric.loggers.CSVLogger"))
+    assert list((tmp_path / "run").glob("lightning_logs/version_*/metrics.csv"))
+    wandb = "--fabric.loggers+=lightning.pytorch.loggers.WandbLogger"
+    given = ["--run", "x", wandb, "--fabric.loggers.offline", "true"]
+    assert early._logged(given) == [*given[:3], "--fabric.loggers.save_dir", "x", *given[3:]]
+    chosen = [*given, "--fabric.loggers.save_dir", "y"]
+    assert early._logged(chosen) == chosen
+
+
+def test_a_package_that_is_missing_is_named(complaint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any) -> None:
+        raise ModuleNotFoundError("no", name="tensorboard")
+
+    monkeypatch.setattr(early, "check", absent)
+    assert "tensorboard is not installed: pip install tensorboard" in complaint(["report", "--run", "x"])
 
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -29,6 +29,7 @@ def export(
     episodes: int = 5,
     half: bool = False,
     program: str | None = None,
+    trust_code: bool = False,
 ) -> None:
     """Copy what is needed to look at a run: configuration, weights, evaluations, and its last episodes.
 
@@ -40,6 +41,7 @@ def export(
         half: keep matrices as float16, in half the space.
         program: instead, or as well, a file for actor and filter as one program, actor.pt2 (torch.export) or
             actor.onnx: image and memory in, action and memory out.
+        trust_code: for a program, build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or checkpoint, there is something in the way, or the disk is full.
@@ -47,7 +49,7 @@ def export(
     if out is None and program is None:
         raise UserError("say what to write: --out FOLDER, --program actor.pt2 or actor.onnx, or both")
     if program is not None:
-        _write_program(run, checkpoint, Path(program))
+        _write_program(run, checkpoint, Path(program), trust_code)
     if out is None:
         return
     source, target = RunFolder(run), RunFolder(out)
@@ -68,8 +70,8 @@ def export(
     print(f"wrote {out}: {size / 1e6:.1f} MB, {copied} episodes")
 
 
-def _write_program(run: str, checkpoint: str | None, path: Path) -> None:
-    agent, data = load_run(run, checkpoint, environments=1)
+def _write_program(run: str, checkpoint: str | None, path: Path, trust_code: bool) -> None:
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     try:
         told = write_program(agent, data.environments.image_shape, path)
     finally:

@@ -125,6 +125,12 @@ def run(given: list[str] | None = None) -> None:
             raise
         print(f"worldmodel: {UserError(f'{str(error.filename)[:200]}: {error.strerror}')}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:  # an extra, such as a logger's
+        if (error.name or "").partition(".")[0] in ("worldmodel", "encoders"):
+            raise
+        said = f"{error.name} is not installed: pip install {error.name}" if error.name else str(error)
+        print(f"worldmodel: {' '.join(said.split())}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("worldmodel: interrupted; there was nothing to save", file=sys.stderr)
         sys.exit(130)

@@ -29,7 +29,7 @@ _GROUPS = {  # whose arguments a section's options are
     "average": ("training/average.py", "WeightAverage"),
     "model": ("training/agent.py", "Agent"),
 }
-_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", *KINDS)
+_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", "trust-code", *KINDS)
 
 
 def expand(given: Iterable[str]) -> list[str]:
@@ -109,12 +109,27 @@ def _check_run(command: str, options: list[tuple[str, str]]) -> None:
 def announced(given: list[str]) -> Iterator[list[str]]:
     """Print what a run begins with; give it a folder if it has none, which is gone again if nothing came of it."""
     named = given if "LOCAL_RANK" in os.environ else announce(given)  # the first rank has done so
+    named, folder = _logged(named), named[-1]
     try:
         yield named
     finally:
-        if named != given:
+        if "--run" not in [flag for flag, _, _ in _options(given)] and "--run" in named:
             with suppress(OSError):  # it is not empty
-                Path(named[-1]).rmdir()
+                Path(folder).rmdir()
+
+
+def _logged(given: list[str]) -> list[str]:
+    """The same, with the run's folder for each of Lightning's loggers that is given none."""
+    options = list(_options(given))
+    run = next((value for flag, value, _ in options if flag == "--run"), "")
+    words: list[str] = []
+    for flag, value, own in options:
+        words += own
+        if run and flag.removesuffix("+") == "--fabric.loggers" and value.startswith("lightning."):
+            name = "root_dir" if value.startswith("lightning.fabric.") else "save_dir"
+            if not any(other == f"--fabric.loggers.{name}" for other, _, _ in options):
+                words += [f"--fabric.loggers.{name}", run]
+    return words
 
 
 def announce(given: list[str]) -> list[str]:

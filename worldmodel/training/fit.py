@@ -26,6 +26,7 @@ from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.schedule import Progress, Schedule
 from worldmodel.training.settings import Settings, read, training_parser
 from worldmodel.training.train import train
+from worldmodel.training.trust import check_task
 from worldmodel.training.world import World
 
 
@@ -88,6 +89,8 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
     except UserError as error:
         raise _explained(error, folder) from error
     finally:
+        for logger in fabric.loggers:
+            logger.finalize("finished")  # what it still holds
         data.close()
 
 
@@ -164,11 +167,21 @@ def _closing(run: Run) -> str:
     folder, progress = run.folder.path, run.progress
     scored = "not evaluated" if progress.last_return is None else f"return {progress.last_return:.1f}"
     best = "" if progress.best == -float("inf") else f" (best {progress.best:.1f})"
+    trusted = _trust(run.world.data.task)
     return (
         f"finished: {scored}{best} after {run.world.agent.updates:,} updates in {duration(progress.seconds)} of "
         f"training, all in {folder}: {megabytes(folder)}, of which the replay {megabytes(folder / 'replay')}\n"
-        f"next: worldmodel report --run {folder}\n      worldmodel play --run {folder}"
+        f"next: worldmodel report --run {folder}{trusted}\n      worldmodel play --run {folder}{trusted}"
     )
+
+
+def _trust(task: str) -> str:
+    """What looking at a run of somebody's own task takes."""
+    try:
+        check_task(task, "")
+    except UserError:
+        return " --trust-code"
+    return ""
 
 
 def _going(folder: RunFolder) -> str:
