@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from worldmodel.experience.replay import Replay as Replay
     from worldmodel.experience.vector import InProcess as InProcess
     from worldmodel.experience.vector import Workers as Workers
+    from worldmodel.insight.clues import dream_clues as dream_clues
+    from worldmodel.insight.clues import with_expected as with_expected
     from worldmodel.insight.render import render_film as render_film
     from worldmodel.insight.render import render_strip as render_strip
     from worldmodel.insight.rollouts import branches as branches
     from worldmodel.insight.rollouts import open_loop as open_loop
+    from worldmodel.insight.trust import Trust as Trust
     from worldmodel.model.distributions import CategoricalLatents as CategoricalLatents
     from worldmodel.model.distributions import GaussianLatents as GaussianLatents
     from worldmodel.model.independent import IndependentEnsemble as IndependentEnsemble
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from worldmodel.model.world_model import WorldModel as WorldModel
     from worldmodel.training.agent import Agent as Agent
     from worldmodel.training.api import train as train
+    from worldmodel.training.calibrating import load_trust as load_trust
     from worldmodel.training.data import open_replay as open_replay
     from worldmodel.training.loading import load_run as load  # noqa: F401
     from worldmodel.types import ActionSpec as ActionSpec
@@ -85,13 +89,16 @@ _WHERE = {
     "TSInf": "control.propagation",
     "ThroughModel": "control.actor_critic",
     "Trajectory": "types",
+    "Trust": "insight.trust",
     "UserError": "errors",
     "Workers": "experience.vector",
     "WorldModel": "model.world_model",
     "branches": "insight.rollouts",
+    "dream_clues": "insight.clues",
     "following": "control.imagine",
     "imagine": "control.imagine",
     "load": "training.loading:load_run",
+    "load_trust": "training.calibrating",
     "make_env": "experience.environments:make_environment",
     "open_loop": "insight.rollouts",
     "open_replay": "training.data",
@@ -100,6 +107,7 @@ _WHERE = {
     "render_strip": "insight.render",
     "run_episodes": "experience.collector",
     "train": "training.api",
+    "with_expected": "insight.clues",
 }
 __all__ = ["__version__", *_WHERE]
 

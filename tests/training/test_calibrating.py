@@ -13,7 +13,7 @@ from worldmodel.commands import imagine
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
 from worldmodel.insight.trust import Trust
-from worldmodel.training.calibrating import kept, overlapping
+from worldmodel.training.calibrating import load_trust, overlapping
 from worldmodel.training.cli import run
 from worldmodel.training.loading import load_run
 from worldmodel.types import Trajectory
@@ -63,15 +63,15 @@ def test_a_report_fits_it_again_and_says_what_it_is_worth(_calibrated: Path, tmp
 def test_what_is_not_of_these_weights_is_refused(_calibrated: Path, tmp_path: Path) -> None:
     agent, data = load_run(_calibrated)
     data.close()
-    assert kept(_calibrated, agent, TASK).origin.updates == 4
+    assert load_trust(_calibrated, agent, TASK).origin.updates == 4
     with pytest.raises(UserError, match=r"is of the task .*PointReach, not of other: worldmodel report"):
-        kept(_calibrated, agent, "other")
+        load_trust(_calibrated, agent, "other")
     with torch.no_grad():
         next(agent.world_model.parameters()).add_(0.1)
     with pytest.raises(UserError, match="is stale, of other weights"):
-        kept(_calibrated, agent, TASK)
+        load_trust(_calibrated, agent, TASK)
     with pytest.raises(UserError, match=f"nothing is known .* worldmodel report --run {tmp_path} fits that"):
-        kept(tmp_path, agent, TASK)
+        load_trust(tmp_path, agent, TASK)
 
 
 def test_too_few_episodes_are_no_error(tmp_path: Path, capsys: Any) -> None:

@@ -62,7 +62,9 @@ def export(
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     save_checkpoint(target.best, weights)
-    for path in (source.config, source.evaluations, source.validations):
+    # halved weights are others: what was fitted on the whole ones would be stale
+    calibrations = () if half or used != source.weights else (source.path / "calibration.json",)
+    for path in (source.config, source.evaluations, source.validations, *calibrations):
         if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)

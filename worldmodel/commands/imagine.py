@@ -23,7 +23,7 @@ from worldmodel.insight.video import write_gif, write_mp4
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.acting import read_policy
 from worldmodel.training.agent import Agent
-from worldmodel.training.calibrating import kept
+from worldmodel.training.calibrating import load_trust
 from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
@@ -100,7 +100,7 @@ def imagine(
                 horizon=horizon or 30, members=members,
             )  # fmt: skip
         try:
-            trust = kept(Path(run), agent, data.task)
+            trust = load_trust(Path(run), agent, data.task)
             found = with_expected(agent.world_model, found, trust)
             steps = ", ".join(f"{int(x)}" for x in found.trusted.tolist()) if found.trusted is not None else ""
             print(f"steps that are likely better than the last picture, of each dream: {steps}")

@@ -17,8 +17,10 @@ from worldmodel.experience.vector import InProcess
 from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
 from worldmodel.insight.player.server import ADDRESS, listen, serve
 from worldmodel.insight.player.session import PlayerSession
+from worldmodel.insight.trust import Trust
 from worldmodel.training.acting import read_policy
 from worldmodel.training.agent import Agent
+from worldmodel.training.calibrating import load_trust
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness, seed_for
@@ -69,6 +71,11 @@ def sessions(
     make_planner = None if policy is None else read_policy(policy, trust_code)
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     data.close()
+    trust: Trust | None = None
+    try:
+        trust = load_trust(Path(run), agent, data.task)
+    except UserError as cause:
+        print(cause, flush=True)
     controllers: dict[str, Controller] = {"planner": _planner(agent, make_planner, policy)}
     if agent.actor_critic is not None:
         controllers = {"actor": agent.controller(False, ActorController)} | controllers
@@ -77,7 +84,7 @@ def sessions(
     def make() -> PlayerSession:
         real = _replayable(data, seed)
         return PlayerSession(
-            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed
+            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed, trust=trust
         )
 
     return make

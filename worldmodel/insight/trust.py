@@ -132,6 +132,15 @@ class Trust(NamedTuple):
     def _ratio(self, clues: Clues) -> Steps:
         return self.expected(clues).median / self.expected(clues, "still").median
 
+    def only(self, step: int) -> Trust:
+        """What is known of one step, from 1 to H: of clues (n, 1)."""
+        part = slice(step - 1, step)
+        models = {
+            name: ErrorModel(model.bias[part], model.weight[part], model.floor, model.ratio[part])
+            for name, model in self.models.items()
+        }
+        return self._replace(models=models)
+
     def check(self, task: str, weights: str, updates: int) -> None:
         """Find that this is the calibration of these weights.
 
@@ -148,7 +157,7 @@ class Trust(NamedTuple):
     def to_json(self) -> str:
         """All of it; what is infinite is null."""
         models = {
-            name: {key: _plain(values) for key, values in model._asdict().items()}
+            name: {key: _plain(values.tolist()) for key, values in model._asdict().items()}
             for name, model in self.models.items()
         }
         facts = {"fitted_on": self.origin._asdict(), "probabilities": list(_PROBABILITIES), "limit": self.limit}
@@ -277,10 +286,15 @@ def _fit_limit(ratio: Steps, error: Steps, still: Steps) -> float:
     return float(min(limit, 1e9))  # no dream fell behind
 
 
-def _plain(values: np.ndarray) -> Any:
-    return np.where(np.isinf(values), None, values.astype(object)).tolist()
+def _plain(values: Any) -> Any:
+    """Nested lists with null for what is infinite."""
+    if isinstance(values, list):
+        return [_plain(x) for x in values]
+    return None if math.isinf(values) else values
 
 
 def _array(values: Any) -> np.ndarray:
-    array = np.array(values, dtype=object)
-    return np.where(np.equal(array, None), math.inf, array).astype(float)
+    def filled(x: Any) -> Any:
+        return [filled(y) for y in x] if isinstance(x, list) else math.inf if x is None else float(x)
+
+    return np.array(filled(values))

@@ -89,13 +89,13 @@ def keep(folder: Path, trust: Trust) -> Path:
     return path
 
 
-def kept(folder: Path, agent: Agent, task: str) -> Trust:
+def load_trust(folder: Path | str, agent: Agent, task: str) -> Trust:
     """The calibration that a run's folder holds, if it is of these weights.
 
     Raises:
         UserError: there is none, or it is of other weights or of another task.
     """
-    path = folder / "calibration.json"
+    path = Path(folder) / "calibration.json"
     if not path.exists():
         raise UserError(f"nothing is known of how wrong its dreams are: worldmodel report --run {folder} fits that")
     trust = Trust.from_json(path.read_text())

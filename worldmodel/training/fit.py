@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.allowed import check_task
 from worldmodel.training.average import mean_weights
 from worldmodel.training.calibrating import calibrated
 from worldmodel.training.checkpoint import load_checkpoint
@@ -26,7 +27,6 @@ from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.schedule import Progress, Schedule
 from worldmodel.training.settings import Settings, read, training_parser
 from worldmodel.training.train import train
-from worldmodel.training.trust import check_task
 from worldmodel.training.world import World
 
 

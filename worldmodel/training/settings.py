@@ -16,6 +16,7 @@ import worldmodel as front_door
 from encoders.ranges import Seed
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.allowed import check_parts, check_task, check_value
 from worldmodel.training.average import WeightAverage
 from worldmodel.training.checkpoint import one_line
 from worldmodel.training.configs import KINDS, arrange, find, is_whole, merge, names
@@ -25,7 +26,6 @@ from worldmodel.training.optimizer import Optimizer
 from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import seed_all, seed_for
 from worldmodel.training.schedule import Schedule
-from worldmodel.training.trust import check_parts, check_task, check_value
 from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
 

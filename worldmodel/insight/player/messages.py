@@ -92,6 +92,7 @@ def _frame(frame: Frame, strong: float) -> Answer:
     buffers = [np.ascontiguousarray(frame.image).tobytes(), heat.tobytes()]
     if frame.truth is not None:
         buffers.append(np.ascontiguousarray(frame.truth).tobytes())
+    judged = frame.judgement
     content = {
         "type": "frame",
         "step": frame.step,
@@ -105,6 +106,8 @@ def _frame(frame: Frame, strong: float) -> Answer:
         "spread": _number(float(frame.spread.mean())),
         "cont": _number(frame.cont),
         "ended": frame.ended,
+        "error": None if frame.error is None else _number(frame.error),
+        "judged": judged and {name: _number(x) for name, x in judged._asdict().items()},
     }
     return content, buffers
 

@@ -18,7 +18,9 @@ from torch import Tensor
 from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
 from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
+from worldmodel.insight.player.tracker import Judgement, Tracker
 from worldmodel.insight.rollouts import picture
+from worldmodel.insight.trust import Trust
 from worldmodel.model.rssm import Posterior
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState
@@ -41,6 +43,8 @@ class Frame(NamedTuple):
     uncertainty: float  # epistemic, of the step that led here; 1 is usual on the training data
     cont: float  # imagined probability that this state is not terminal
     ended: bool  # the simulator's episode is over; the dream goes on
+    error: float | None = None  # of the dream in pixels, mean absolute, in [0, 1]; as truth
+    judgement: Judgement | None = None  # what that is likely to be; None in step 0, and where nothing is known of it
 
 
 class PlayerSession:
@@ -61,6 +65,7 @@ class PlayerSession:
         reality: the simulator that the episodes were played in; no truth if None.
         context: records, at most, that are seen before a dream.
         seed: of what is drawn.
+        trust: what is known of how wrong dreams are.
 
     Raises:
         ValueError: there is no episode, or one is too short or of other actions; a controller is called ``me``; or the
@@ -76,6 +81,7 @@ class PlayerSession:
         reality: ReplayableEnv | None = None,
         context: int = 50,
         seed: int = 0,
+        trust: Trust | None = None,
     ) -> None:
         if not episodes:
             raise ValueError("a dream begins in a real record: give at least one episode")
@@ -96,6 +102,7 @@ class PlayerSession:
         self._beside: ReplayableEnv | None = None  # of this dream
         self._memory: Any = None  # the controller's
         self._steps = 0
+        self._tracker = None if trust is None else Tracker(world_model, trust)
         self.strong = _STRONG * self._usual_spread() or 1.0
 
     @torch.no_grad()
@@ -118,6 +125,8 @@ class PlayerSession:
         posterior = self._filter(chosen, record)
         self._drawn = self._world_model.rssm.transition.drawn()
         self._state, self._steps = posterior.state.map(lambda x: x[:, -1]), 0
+        if self._tracker is not None:
+            self._tracker.begin(self._state)
         self._beside = None if chosen.number is None else self._replayable
         if self._beside is not None:
             self._beside.begin(chosen, record)
@@ -167,16 +176,18 @@ class PlayerSession:
         deter, prior = rssm.img_step(self._state, chosen)
         self._state = rssm.sample_state(deter, prior, None, mode=True)
         self._steps += 1
+        judgement = None if self._tracker is None else self._tracker.step(self._state, chosen)
         taken = chosen[0].float().cpu().numpy()
         real = None if self._beside is None else self._beside.step(taken)
         if real is None:
-            return self._frame(
-                prior, action=taken, driver=self.driver, truth=None, real_reward=None, ended=self._beside is not None
+            over = self._beside is not None
+            frame = self._frame(prior, action=taken, driver=self.driver, truth=None, real_reward=None, ended=over)
+        else:
+            truth = rearrange(real.image, "c h w -> h w c")
+            frame = self._frame(
+                prior, action=taken, driver=self.driver, truth=truth, real_reward=real.reward, ended=real.ended
             )
-        truth = rearrange(real.image, "c h w -> h w c")
-        return self._frame(
-            prior, action=taken, driver=self.driver, truth=truth, real_reward=real.reward, ended=real.ended
-        )
+        return frame._replace(judgement=judgement)
 
     def close(self) -> None:
         """Stop the simulator."""
@@ -247,7 +258,13 @@ class PlayerSession:
             uncertainty=uncertainty,
             cont=cont,
             ended=ended,
+            error=None if truth is None else self._error(feature, truth),
         )
+
+    def _error(self, feature: Tensor, truth: np.ndarray) -> float:
+        real = torch.from_numpy(np.ascontiguousarray(truth)).to(feature.device)
+        small = self._world_model.decoder.pixels.resize(rearrange(real, "h w c -> 1 c h w"))
+        return float((picture(self._world_model, feature) - small).abs().mean())
 
     def _forget(self) -> None:
         self._memory = self.controllers[self.driver].initial(1) if self.driver in self.controllers else None

@@ -79,6 +79,8 @@ class Player {
         this.controls(drivers),
         part("", title("Uncertainty of the step", "multiples of the usual"), curve("uncertainty")),
         part("", title("Reward of the step", ...colours), curve("reward")),
+        part("", title("Error of the dream by now", "% of the range of a pixel ", key(BLUE, "\u2501 expected, band of 90 %"), " ",
+          key("#8f6300", "\u254d true")), curve("drift"), this.trust = make("p", { className: "wm-note wm-trust" })),
         this.starts()));
     this.listen();
     this.choose(0);
@@ -158,12 +160,18 @@ class Player {
     if (truth) paint(this.truth, buffers[2], truth);
     this.gone.hidden = truth !== null;
     this.gone.textContent = frame.ended ? "The real episode is over. The dream goes on." : "No simulator runs here.";
-    if (step === 0) this.curves = { uncertainty: [], imagined: [], real: [] };
+    if (step === 0) this.curves = { uncertainty: [], imagined: [], real: [], low: [], high: [], median: [], true: [] };
     const curves = this.curves, first = Math.max(0, step + 1 - SHOWN);
     curves.uncertainty.push(uncertainty), curves.imagined.push(reward), curves.real.push(real);
+    const percent = (x) => (x === null ? null : 100 * x);
+    for (const name of ["low", "high", "median"]) curves[name].push(percent(frame.judged && frame.judged[name]));
+    curves.true.push(percent(frame.error));
+    this.trusted(step, frame.judged);
     const line = (name, colour, dash) => ({ values: curves[name].slice(first), colour, dash });
     plot(this.uncertainty, [line("uncertainty", BLUE)], first, { level: 1, name: "usual" });
     plot(this.reward, [line("imagined", BLUE), line("real", ORANGE, [6, 4])], first);
+    const band = [line("low", "#9ac3dd"), line("high", "#9ac3dd")];
+    plot(this.drift, [...band, line("median", BLUE), line("true", ORANGE, [6, 4])], first);
     const sum = (values) => (values.includes(null) ? null : values.slice(1).reduce((a, b) => a + b, 0));
     [[reward, real], [sum(curves.imagined), sum(curves.real)]].forEach(([a, b], line) =>
       [number(a), number(b), a === null || b === null ? number(null) : signed(a - b)].forEach((text, i) =>
@@ -173,6 +181,17 @@ class Player {
     if (step) this.showAction(frame.action);
     this.times = this.playing ? [...this.times, performance.now()].slice(-20) : [];
     this.tell(step, frame.who);
+  }
+
+  /** The frame turns red where the dream is likely worse than the last picture that was seen. */
+  trusted(step, judged) {
+    const lost = step > 0 && judged !== null && !judged.trusted;
+    this.root.dataset.trusted = judged === null ? "unknown" : judged.trusted;
+    this.dream.parentElement.style.outline = lost ? "4px solid #c62828" : "";
+    this.trust.textContent = step === 0 ? "A dream begins." : judged === null
+      ? "How wrong it is by now is not known: there is no calibration of these weights, or it ends here."
+      : lost ? "Likely no better by now than the last picture that was seen: do not trust it."
+        : "Likely better than the last picture that was seen.";
   }
 
   tell(step, who) {
