@@ -73,11 +73,12 @@ def sessions(
     if agent.actor_critic is not None:
         controllers = {"actor": agent.controller(False, ActorController)} | controllers
     episodes = _record(data, controllers, seed)
+    name = f"{Path(run).name}: {data.task}"
 
     def make() -> PlayerSession:
         real = _replayable(data, seed)
         return PlayerSession(
-            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed
+            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed, name=name
         )
 
     return make

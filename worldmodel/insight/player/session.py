@@ -61,6 +61,7 @@ class PlayerSession:
         reality: the simulator that the episodes were played in; no truth if None.
         context: records, at most, that are seen before a dream.
         seed: of what is drawn.
+        name: what the player is headed by, such as the run and its task.
 
     Raises:
         ValueError: there is no episode, or one is too short or of other actions; a controller is called ``me``; or the
@@ -76,6 +77,7 @@ class PlayerSession:
         reality: ReplayableEnv | None = None,
         context: int = 50,
         seed: int = 0,
+        name: str = "",
     ) -> None:
         if not episodes:
             raise ValueError("a dream begins in a real record: give at least one episode")
@@ -88,7 +90,7 @@ class PlayerSession:
         if ME in (controllers or {}):
             raise ValueError(f"no controller can be called {ME!r}: that is the person at the keys")
         self.action, self.episodes, self.controllers = action, list(episodes), dict(controllers or {})
-        self.driver = ME
+        self.driver, self.name = ME, name
         self._world_model, self._replayable, self._context = world_model, reality, context
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None
