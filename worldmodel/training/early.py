@@ -98,6 +98,8 @@ def check(command: str, given: list[str]) -> None:
 def _check_run(command: str, options: list[tuple[str, str]]) -> None:
     run = next((value for flag, value in options if flag == "--run"), "")
     begins = any(flag in ("--config", "-c") for flag, _ in options)
+    if not run and not begins and command in ("fit", "validate"):
+        raise UserError("say what to run: --task cartpole_balance begins a run, --run runs/NAME resumes one")
     if not run or begins or (Path(run) / "config.yaml").exists():
         return
     if command in ("fit", "validate"):
@@ -109,7 +111,7 @@ def _check_run(command: str, options: list[tuple[str, str]]) -> None:
 def announced(given: list[str]) -> Iterator[list[str]]:
     """Print what a run begins with; give it a folder if it has none, which is gone again if nothing came of it."""
     named = given if "LOCAL_RANK" in os.environ else announce(given)  # the first rank has done so
-    named, folder = _logged(named), named[-1]
+    named, folder = _logged(named), named[-1] if named else ""
     try:
         yield named
     finally:
