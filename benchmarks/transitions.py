@@ -1,9 +1,9 @@
-"""What each transition costs: ``python -m benchmarks.transitions [--rounds 40]``.
+"""What each transition costs: ``python -m benchmarks.transitions [--size 12m] [--only independent] [--rounds 40]``.
 
-One update as training does it (losses of world model, actor and critic, backward, Adam) of the laptop size with
-each file of ``configs/transition`` in turn, round after round, so that a busy machine slows all alike. ``ratio`` is the
-median over the rounds of the time divided by that of ``single``, one member, in the same round. The last line is a
-JSON object.
+One update as training does it (losses of world model, actor and critic, backward, Adam) with each file of
+``configs/transition`` in turn, round after round. ``ratio`` is the median over the rounds of the time divided by that
+of ``single``, one member, in the same round. Times are those of the process on the processor, of all its threads: what
+else a busy machine does is not in them. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -11,38 +11,45 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
-from benchmarks.update import Stopwatch, Update, build, store  # pins the threads: nothing loads torch before
+from benchmarks.update import Update, make_agent, store  # pins the threads: nothing loads torch before
 
 # isort: split
-from worldmodel.training.configs import names
+from worldmodel.training.configs import merged, names
 
-WARMUP = 3
+WARMUP = 2
 
 
-def measure(rounds: int, folder: str) -> dict[str, list[float]]:
-    """Seconds of an update in each round, by the name of the transition's config."""
+def measure(size: str, transitions: Sequence[str], rounds: int, folder: str) -> dict[str, list[float]]:
+    """Seconds on the processor of an update in each round, by the name of the transition's config."""
     replay = store(folder)
     updates: dict[str, Update] = {}
-    for name in names("transition"):
-        agent, batch, length = build(name, compiled=False)
-        updates[name.removeprefix("transition/")] = Update(agent.setup(), replay, batch, length)
+    for name in transitions:
+        config = merged(f"size/{size}", f"transition/{name}")
+        agent, data = make_agent(config), config["data"]
+        updates[name] = Update(agent.setup(), replay, data["batch"], data["length"])
     seconds: dict[str, list[float]] = {name: [] for name in updates}
     for i in range(WARMUP + rounds):
         for name, update in updates.items():
-            spent = Stopwatch(update.agent.device, repeats=1)(update, warmup=0)
+            start = time.process_time()
+            update()
             if i >= WARMUP:
-                seconds[name].append(spent)
+                seconds[name].append(time.process_time() - start)
     return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    every = [name.removeprefix("transition/") for name in names("transition")]
+    parser.add_argument("--size", default="laptop", help="a file in configs/size")
+    parser.add_argument("--only", nargs="+", choices=every, default=every, help="beside single")
     parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
-        seconds = measure(given.rounds, folder)
+        seconds = measure(given.size, [*dict.fromkeys(("single", *given.only))], given.rounds, folder)
     single = seconds.pop("single")
     ratio = {
         name: statistics.median(x / one for x, one in zip(taken, single, strict=True))
@@ -54,6 +61,7 @@ def main() -> None:
     result = {
         "ratio": {name: round(value, 3) for name, value in ratio.items()},
         "seconds_single": round(statistics.median(single), 4),
+        "size": given.size,
         "rounds": given.rounds,
     }
     print(json.dumps(result))

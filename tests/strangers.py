@@ -29,7 +29,7 @@ def make_run(path: Path) -> RunFolder:
     save_checkpoint(folder.best, {"state_dict": agent.state_dict(), **counted})
     row = {"frames": 252, "updates": 16, "seconds": 3.0, "policy": "actor", "starts": "evaluation", "returns": [1.0]}
     folder.add_evaluation(row | {"return_mean": 1.0, "return_std": 0.0})
-    write_mp4(folder.film(16), np.zeros((3, 16, 16, 3), np.uint8))
+    write_mp4(folder.film_to_be(16), np.zeros((3, 16, 16, 3), np.uint8))
     return folder
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from worldmodel.control.propagation import TS1 as TS1
     from worldmodel.control.propagation import Mixture as Mixture
     from worldmodel.control.propagation import TSInf as TSInf
+    from worldmodel.dream.function_controller import FunctionController as FunctionController
+    from worldmodel.dream.vector_env import DreamVectorEnv as DreamVectorEnv
     from worldmodel.errors import UserError as UserError
     from worldmodel.experience.collector import Collector as Collector
     from worldmodel.experience.collector import RandomPolicy as RandomPolicy
@@ -62,6 +64,8 @@ _WHERE = {
     "Agent": "training.agent",
     "CategoricalLatents": "model.distributions",
     "Collector": "experience.collector",
+    "DreamVectorEnv": "dream.vector_env",
+    "FunctionController": "dream.function_controller",
     "GaussianLatents": "model.distributions",
     "InProcess": "experience.vector",
     "IndependentEnsemble": "model.independent",

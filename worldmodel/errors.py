@@ -7,5 +7,7 @@ class UserError(Exception):
     What a file says may stand in it, so nothing is left that would command a terminal.
     """
 
+    details = ""  # the traceback of somebody's environment, which goes into the run's folder
+
     def __init__(self, message: str) -> None:
         super().__init__("".join(x if x.isprintable() else ascii(x)[1:-1] for x in message))

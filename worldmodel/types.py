@@ -114,6 +114,8 @@ class Trajectory(NamedTuple, Generic[S]):
     truth: Tensor | None = None  # (B, H + 1, 3, h, w) uint8, real images at the decoder's size; black where not valid
     real_reward: Tensor | None = None  # (B, H), NaN where it is not known
     valid: Tensor | None = None  # (B, H + 1) bool: it is known what really happened
+    expected_error: Tensor | None = None  # (B, H, 3) in pixels by now, low, high, median; H from the context on
+    trusted: Tensor | None = None  # (B,) int, steps until a dream is likely worse than the last picture
     context: int = 1  # states at the beginning that were filtered from real images; the others are imagined
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Trajectory[S]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from worldmodel.control.actor_critic import Critic
+from worldmodel.control.critic import Critic
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import TS1, TSInf

@@ -129,6 +129,7 @@ def test_frozen_lets_gradients_through_but_not_in() -> None:
 
 def test_frozen_restores_after_an_error() -> None:
     net = torch.nn.Linear(3, 2)
+    before = list(net.parameters())
     with pytest.raises(ZeroDivisionError), frozen(net):
         raise ZeroDivisionError
-    assert all(p.requires_grad for p in net.parameters())
+    assert all(p is q and p.requires_grad for p, q in zip(net.parameters(), before, strict=True))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from tests import tiny
 from tests.control.test_actor_critic import agent
 from worldmodel.control.actor_critic import ActorCritic, Objective, PolicyGradient, ThroughModel
+from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import imagine
 from worldmodel.control.truncation import AtLimit, Gradual, Truncation
 from worldmodel.control.uncertainty_weight import FixedWeight, TunedWeight, UncertaintyWeight
@@ -172,7 +174,7 @@ class Split(Transition):
 
 def torn(objective: Objective, **settings: Any) -> tuple[ActorCritic, Any]:
     """An agent for which nothing but its own uncertainty depends on what it does."""
-    control, model = agent(objective, entropy=0.0, **settings)
+    control, model = agent(objective, **settings)
     model.rssm.transition = Split()
     for net in (model.reward.net, model.cont.net, control.critic.net):
         torch.nn.init.zeros_(net[-1].weight)
@@ -192,7 +194,7 @@ def tendency(control: ActorCritic, model: Any, updates: int) -> float:
     return control.actor.mode(state.feature)[..., 0].mean().item()
 
 
-@pytest.mark.parametrize("objective", [ThroughModel(), PolicyGradient()])
+@pytest.mark.parametrize("objective", [ThroughModel(entropy=0.0), PolicyGradient(entropy=0.0)])
 def test_a_curious_actor_goes_where_members_disagree_and_a_cautious_one_does_not(objective: Objective) -> None:
     assert tendency(*torn(objective, uncertainty_weight=1.0, starts=50, horizon=1), updates=40) > 0.6
     assert tendency(*torn(objective, uncertainty_weight=-1.0, starts=50, horizon=1), updates=40) < -0.6
@@ -200,7 +202,7 @@ def test_a_curious_actor_goes_where_members_disagree_and_a_cautious_one_does_not
 
 def test_fading_trust_teaches_an_actor_to_stay_where_the_model_knows() -> None:
     for truncation, less in ((Gradual(half=2.0), 0.6), (AtLimit(limit=1e6), 0.0)):
-        control, model = torn(ThroughModel(), truncation=truncation, starts=20)
+        control, model = torn(ThroughModel(entropy=0.0), truncation=truncation, starts=20)
         with torch.no_grad():
             model.reward.net[-1].bias[-20] = 50.0  # the same good reward everywhere
         assert model.reward(torch.zeros(1, model.feature_size)) > 1
@@ -219,8 +221,9 @@ def test_a_rollout_is_truncated_where_the_model_is_unsure(monkeypatch: pytest.Mo
         return Trajectory(path.state, path.action, *each)
 
     monkeypatch.setattr("worldmodel.control.actor_critic.imagine", imagined)
-    settings = {"horizon": 3, "discount": 0.5, "lam": 1.0, "uncertainty_weight": weight}
-    control, model = agent(PolicyGradient(), truncation=AtLimit(5.0), **settings)
+    settings = {"horizon": 3, "discount": 0.5, "uncertainty_weight": weight}
+    critic = partial(Critic, lam=1.0)
+    control, model = agent(PolicyGradient(), critic=critic, truncation=AtLimit(5.0), **settings)
     asked: list[tuple[Tensor, Tensor]] = []
 
     def loss(feature: Tensor, returns: Tensor) -> Tensor:

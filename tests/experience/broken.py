@@ -40,6 +40,12 @@ class NanState(gymnasium.Env):
         return np.full((32, 32, 3), self.count, np.uint8)
 
 
+class Unseen(NanState):
+    """Neither seen nor drawn."""
+
+    render_mode = None  # type: ignore[assignment]
+
+
 class Counter(NanState):
     """The same without the NaN."""
 
@@ -74,3 +80,24 @@ class Hangs(PointReach):
 
 def nothing() -> None:
     """A factory that makes no environment."""
+
+
+class Odd(gymnasium.Env):
+    """A picture with its channels first, as floats, beside a vector; and two discrete actions."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "camera": gymnasium.spaces.Box(0, 1, (3, 20, 20), np.float32),
+            "speed": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+        }
+    )
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        colour = np.array([200, 40, 0], np.float32) / 255
+        return {"camera": np.tile(colour[:, None, None], (1, 20, 20)), "speed": np.zeros(2, np.float32)}, {}
+
+    def step(self, action: Any) -> tuple:
+        self.action = action
+        observation = {"camera": np.zeros((3, 20, 20), np.float32), "speed": np.zeros(2, np.float32)}
+        return observation, 1.0, False, False, {}

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldmodel.control.propagation import deal
 from worldmodel.model.independent import IndependentEnsemble, RandomPriors
+from worldmodel.model.transitions import select_member
 
 SIZES = (8, 20, 2, 12)  # deter, feature, action, params
 
@@ -102,6 +104,27 @@ def test_gradients_pass_through_random_priors() -> None:
 def test_a_negative_prior_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="prior_scale is a deviation of at least 0, got -1"):
         IndependentEnsemble(*SIZES, prior_scale=-1.0)
+
+
+@pytest.mark.parametrize(("count", "share"), [(9, 1.0), (7, 0.5)])  # evenly, and with a rest
+def test_following_is_computing_all_and_selecting(count: int, share: float) -> None:
+    ensemble = IndependentEnsemble(*SIZES, default_width=16, members=3, width_share=share)
+    given = [x.requires_grad_() for x in inputs(count)]
+    member = deal(3, torch.Size([count]), given[0].device)
+    followed, selected = ensemble.follow(*given, member), select_member(ensemble(*given), member)
+    torch.testing.assert_close(followed, selected)
+    for one, other in zip(
+        *(torch.autograd.grad(x.square().sum(), given[1:]) for x in (followed, selected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_members_take_their_share_of_the_width() -> None:
+    for given, width in (({}, 40), ({"width_share": 0.5}, 20), ({"width": 7, "width_share": 0.5}, 7)):
+        net = IndependentEnsemble(*SIZES, default_width=40, members=2, **given).net
+        assert next(net.parameters()).shape == (2, width, 22)
+    with pytest.raises(ValueError, match="share of the world model's width above 0, got 0"):
+        IndependentEnsemble(*SIZES, width_share=0.0)
 
 
 def test_members_agree_where_there_is_data_and_nowhere_else() -> None:

@@ -121,8 +121,8 @@ def test_planners_see_the_gradient_when_they_are_evaluated(finished: Path, tmp_p
     for name in ("gradient", "mppi"):
         given = ["--policy", f"{CONFIGS}/policy/{name}.yaml", "--policy", str(tmp_path / "near.yaml")]
         run(["validate", "--run", str(finished), *given, "--fabric.precision", "bf16-mixed"])
-    rows = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]
-    assert [row["policy"] for row in rows[-2:]] == ["gradient+actor+value", "mppi+actor+value"]
+    rows = [json.loads(line) for line in (finished / "validations.jsonl").read_text().splitlines()]
+    assert [row["policy"] for row in rows] == ["gradient+actor+value", "mppi+actor+value"]
     assert all(len(row["returns"]) == 2 for row in rows)
 
 

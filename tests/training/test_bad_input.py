@@ -64,9 +64,9 @@ DRIVEN = policy("mppi")
         ([f"{WORLD}.encoder.init_args.size", "13"], "size 13 must be a multiple of twice the patch 4"),
         ([f"{WORLD}.decode_fraction", "2"], "decode_fraction: it is 2.0 and must be above 0 and at most 1"),
         (["--model.weights", "{rewrd: 2}"], "no loss is called rewrd"),
-        (["--data.task", "CartPole-v1"], "set pixels to render it"),
+        (["--data.task", f"{BROKEN}:Unseen"], "no picture, and cannot be drawn: its render_mode is None"),
         (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
-        (["--data.task", f"{BROKEN}:NanState", "--data.pixels", "true"], "gave a observation that is not finite"),
+        (["--data.task", f"{BROKEN}:NanState"], "gave a observation that is not finite"),
         (["--checkpoint", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
         (["--policy", "no/such.yaml"], "there is no policy file no/such.yaml: configs/policy holds"),
         (["--policy"], "--policy wants a file: configs/policy holds"),
@@ -90,6 +90,13 @@ def test_settings(tmp_path: Path, complaint: Any, given: list[str], message: str
     assert message in complaint(words(tmp_path / "run", *given))
 
 
+def test_an_environment_that_fails_leaves_its_traceback_in_the_run(tmp_path: Path, complaint: Any) -> None:
+    said = complaint(words(tmp_path / "run", "--data.task", f"{BROKEN}:Raises"))
+    kept = tmp_path / "run" / "environment_error.txt"
+    assert "episode 1, step 1: step raised ZeroDivisionError: a bug of its own" in said and str(kept) in said
+    assert "Traceback" in kept.read_text() and "broken.py" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -110,10 +117,10 @@ def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "say what to do: fit, validate, report, imagine, play, export, or --help"),
+        ([], "say what to do: fit, validate, report, imagine, play, export, tasks, or --help"),
         (["fitt"], "no command fitt: did you mean fit?"),
         (["imagin", "--run", "x"], "no command imagin: did you mean imagine?"),
-        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export"),
+        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export, tasks"),
         (["fit"], "say what to run"),
         (["validate", "--run", "{empty}"], "holds no run"),
         (["validate", "--config", str(CONFIGS / "base.yaml"), "--run", "{empty}"], "there is no checkpoint"),

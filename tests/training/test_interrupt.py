@@ -13,6 +13,8 @@ import torch
 
 from benchmarks.resume import differences, outcome
 from tests.training.conftest import files, words
+from worldmodel.control.controller import LatentPolicy
+from worldmodel.experience.collector import RandomPolicy
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
@@ -54,6 +56,50 @@ def test_a_signal_saves_in_the_middle_of_a_round(
     assert all(torch.equal(x, cut["state_dict"][name]) for name, x in calm["state_dict"].items())
 
 
+def test_an_evaluation_is_left_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
+    run(words(tmp_path / "calm"))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        acts, count = LatentPolicy.__call__, iter(range(10**6))
+
+        def watched(self: LatentPolicy, *given: Any) -> Any:
+            if not self.explore and next(count) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return acts(self, *given)
+
+        patch.setattr(LatentPolicy, "__call__", watched)
+        run(words(tmp_path / "cut"))
+    assert end.value.code == 130 and next(count) == 4  # it was left at the next step
+    assert "stopped after update 8, saved" in capfd.readouterr().out
+    assert not (tmp_path / "cut/evaluations.jsonl").exists()
+    run(["fit", "--run", str(tmp_path / "cut")])
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "cut")) == []
+
+
+def test_the_first_records_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
+    run(words(tmp_path / "calm"))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        acts, count = RandomPolicy.__call__, iter(range(10**6))
+
+        def watched(self: RandomPolicy, *given: Any) -> Any:
+            if next(count) == 20:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return acts(self, *given)
+
+        patch.setattr(RandomPolicy, "__call__", watched)
+        run(words(tmp_path / "cut"))
+    assert end.value.code == 143 and "stopped after update 0, saved" in capfd.readouterr().out
+    run(["fit", "--run", str(tmp_path / "cut")])
+    said = capfd.readouterr().out
+    assert "resuming from update 0\n" in said and "filling the replay with 56 records" in said
+    assert differences(outcome(tmp_path / "calm"), outcome(tmp_path / "cut")) == []
+
+
 def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
@@ -85,9 +131,20 @@ def test_a_run_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for number in (1, 2):
         run([*given, "--schedule.rounds", "1"])
         said = capsys.readouterr().out
-        for told in (f"runs/pointreach-{number}\n", "PointReach, 2 environments", "4 updates", "parameters that learn"):
+        name = f"runs/pointreach-{number}"
+        for told in (f"folder    {name}, new\n", "PointReach, 2 environments", "4 updates", "parameters that learn"):
             assert told in said, told
-        assert "filling the replay with 100 records" in said
-        assert f"next: worldmodel report --run runs/pointreach-{number}" in said
+        assert "filling the replay with 100 records" in said and "of which the replay 0." in said
+        assert f"next: worldmodel report --run {name}\n      worldmodel play --run {name}" in said
     run(["fit", "--run", "runs/pointreach-1"])
     assert "runs/pointreach-1 is finished (1 rounds, 4 updates)" in capsys.readouterr().out
+    run(["fit", "--run", "runs/pointreach-1", "--schedule.rounds", "2"])
+    said = capsys.readouterr().out
+    assert "which goes on" in said and "left      4 updates, about 0m" in said
+
+
+def test_what_comes_to_nothing_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        run(["fit", "--task", "point_reach", "--data.batch", "0"])
+    assert not list(tmp_path.glob("runs/*"))

@@ -14,6 +14,7 @@ from worldmodel.control.controller import ActorController
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import run_episodes
 from worldmodel.model.transitions import SharedTrunk
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.data import open_replay
 from worldmodel.training.loading import load_run
@@ -22,7 +23,7 @@ from worldmodel.training.loading import load_run
 def test_a_run_is_loaded_and_left_alone(finished: Path) -> None:
     before = files(finished)
     agent, data = load_run(finished, finished / "checkpoints/last.ckpt", environments=1)
-    saved = load_checkpoint(finished / "checkpoints/last.ckpt")["state_dict"]
+    saved = mean_weights(load_checkpoint(finished / "checkpoints/last.ckpt"))
     assert all(torch.equal(value, saved[name]) for name, value in agent.state_dict().items())
     assert not any(module.training for module in agent.modules())
     *_, last = [json.loads(line) for line in (finished / "evaluations.jsonl").read_text().splitlines()]

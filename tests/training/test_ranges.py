@@ -13,6 +13,7 @@ from tests.training.conftest import words
 
 WORLD, CONTROL = "model.world_model", "model.actor_critic"
 TUNED = {"class_path": "worldmodel.control.uncertainty_weight.TunedWeight", "init_args": {"rate": -1}}
+REWARD = {"class_path": "worldmodel.model.world_model.RewardHead"}
 WRONG: list[tuple[str, Any, str]] = [  # (setting, value, what is said)
     ("seed", -1, "must be at least 0 and at most 4294967295"),
     ("seed", 2**32, "it is 4294967296 and must be"),
@@ -66,9 +67,9 @@ WRONG: list[tuple[str, Any, str]] = [  # (setting, value, what is said)
     (f"{WORLD}.deter", 0, "model.world_model.deter: it is 0 and must be at least 1 and at most 65536"),
     (f"{WORLD}.width", -1, "at least 1"),
     (f"{WORLD}.width", 10**8, "at most 65536"),
-    (f"{WORLD}.head_layers", -1, "at least 0"),
-    (f"{WORLD}.bins", 4, "bins must be odd"),
-    (f"{WORLD}.limit", 0, "above 0"),
+    (f"{WORLD}.reward", {**REWARD, "init_args": {"layers": -1}}, "reward.layers: it is -1 and must be at least 0"),
+    (f"{WORLD}.reward", {**REWARD, "init_args": {"bins": 4}}, "bins must be odd"),
+    (f"{WORLD}.reward", {**REWARD, "init_args": {"limit": 0}}, "reward.limit: it is 0.0 and must be above 0"),
     (f"{WORLD}.free_nats", -1, "at least 0"),
     (f"{WORLD}.decode_fraction", 0, "above 0 and at most 1"),
     (f"{WORLD}.encoder.init_args.patch", 0, "at least 1"),
@@ -85,9 +86,11 @@ WRONG: list[tuple[str, Any, str]] = [  # (setting, value, what is said)
     (f"{CONTROL}.starts", 0, "at least 1"),
     (f"{CONTROL}.discount", 2, "above 0 and at most 1"),
     (f"{CONTROL}.discount", -1, "above 0 and at most 1"),
-    (f"{CONTROL}.lam", 1.5, "at least 0 and at most 1"),
-    (f"{CONTROL}.entropy", -1, "at least 0"),
-    (f"{CONTROL}.target_rate", 0, "above 0 and at most 1"),
+    (f"{CONTROL}.critic.init_args.lam", 1.5, "at least 0 and at most 1"),
+    (f"{CONTROL}.critic.init_args.target_rate", 0, "above 0 and at most 1"),
+    (f"{CONTROL}.objective.init_args.entropy", -1, "at least 0"),
+    ("average.rate", 2, "above 0 and at most 1"),
+    ("schedule.calibration_episodes", -1, "at least 0"),
     (f"{CONTROL}.uncertainty_weight", ".nan", "finite"),
     (f"{CONTROL}.uncertainty_weight", TUNED, "uncertainty_weight.rate: it is -1.0 and must be above 0"),
 ]

@@ -18,12 +18,14 @@ import torch
 
 from tests.insight.browser import needs_chromium, opened
 from tests.training.conftest import files
+from worldmodel import __version__ as version
 from worldmodel.commands import report
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
 from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
 from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
@@ -42,8 +44,9 @@ def films(page: str) -> list[np.ndarray]:
     return found
 
 
-def without_films(page: str) -> str:
-    return re.sub(r"data:video/mp4;base64,[\w+/=]+", "", page)
+def undated(page: str) -> str:
+    """A page without its films, and without when it was made."""
+    return re.sub(r"data:video/mp4;base64,[\w+/=]+|<td>\d{4}-\d\d-\d\d [^<]*", "", page)
 
 
 def test_the_command_writes_a_page_and_a_table(
@@ -52,18 +55,28 @@ def test_the_command_writes_a_page_and_a_table(
     before = files(finished)
     run(["report", "--run", str(finished), *SHORT])
     after = files(finished)
-    page, numbers = after.pop("report.html").decode(), after.pop("calibration.json").decode()
+    page, numbers = after.pop("report.html").decode(), after.pop("report.json").decode()
     (finished / "report.html").unlink()
     assert after == before
-    assert f"wrote {finished}/report.html and {finished}/calibration.json\n" == capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(f"reporting on {finished}/checkpoints/best.ckpt of update ")
+    assert said.endswith(f"\nwrote {finished}/report.html and {finished}/report.json\n")
 
     assert "http://" not in page and "https://" not in page
     sources = Counter(re.findall(r'(?:src|poster)="data:(.+?);base64,', page))
     assert sources == {"image/png": 8 + 2, "video/mp4": 2} and len(re.findall(r"src=|poster=", page)) == 12
     told = ("PointReach", "SharedTrunk, K = 3", "<td>best.ckpt</td>", "half by actor", "16, of which 8 to fit")
     config = html.escape((finished / "config.yaml").read_text())
-    cost = ("minutes, evaluations apart", "the median", "world model ", "actor and critic ", " MB</td>")
-    for words in (*told, *cost, config, "worldmodel validate --run RUN --policy"):
+    cost = ("minutes, evaluations apart", "the median of the run", "world model ", "actor and critic ", " MB</td>")
+    updates = load_checkpoint(finished / "checkpoints/best.ckpt")["updates"]
+    quoted = (
+        f"best.ckpt, after {updates} updates",
+        "It acts ",
+        "rank correlation",
+        f"worldmodel {version}",
+        "2 and 2 ",
+    )
+    for words in (*told, *cost, *quoted, config, f"worldmodel validate --run {finished} --policy cem"):
         assert words in page, words
 
     rows = json.loads(numbers)
@@ -76,10 +89,10 @@ def test_the_command_writes_a_page_and_a_table(
     run(["report", "--run", str(finished), *SHORT, "--checkpoint", best, "--out", str(tmp_path / "new" / "again.html")])
     # a pixel that lies between two values may fall on the other side: films are compared by their frames
     again = (tmp_path / "new" / "again.html").read_text()
-    assert without_films(again) == without_films(page)
+    assert undated(again) == undated(page)
     for one, other in zip(films(again), films(page), strict=True):
         assert one.shape == other.shape and np.abs(one - other).mean() < 0.5
-    assert (tmp_path / "new" / "calibration.json").read_text() == numbers
+    assert (tmp_path / "new" / "again.json").read_text() == numbers
     assert not (finished / "report.html").exists()
 
 
@@ -113,38 +126,50 @@ def test_a_run_of_which_little_is_left(finished: Path) -> None:
     (finished / "metrics.csv").unlink()
     run(["report", "--run", str(finished), *SHORT])
     page = (finished / "report.html").read_text()
-    assert f"There is no film of an episode: worldmodel validate --run {finished} makes one." in page
+    assert f"There is no film of these weights: worldmodel validate --run {finished} makes one." in page
     assert "there is no metrics.csv" in page and page.count("<video") == 1
 
 
 def test_a_damaged_film(finished: Path) -> None:
-    film = RunFolder(finished).newest_episode()
-    assert film is not None
-    film.write_bytes(b"cut")
+    for film in (finished / "videos").glob("episode_*.mp4"):
+        film.write_bytes(b"cut")
     run(["report", "--run", str(finished), *SHORT])
     assert "cannot read the film" in (finished / "report.html").read_text()
 
 
-def test_planners_that_were_measured_have_rows(finished: Path) -> None:
+def test_all_is_of_one_checkpoint(finished: Path) -> None:
     folder = RunFolder(finished)
-    row = folder.read_evaluations()[-1]
-    folder.add_evaluation(row | {"policy": "cem+value", "return_mean": 123.4, "return_std": 5.6})
+    best = load_checkpoint(folder.best)["updates"]
+    row = folder.read_evaluations()[-1] | {"seed": 7, "return_std": 5.6}
+    folder.add_validation(row | {"updates": best, "policy": "cem+value", "return_mean": 123.4})
+    folder.add_validation(row | {"updates": best + 1, "policy": "mppi", "return_mean": 99.9})
     run(["report", "--run", str(finished), *SHORT])
     page = (finished / "report.html").read_text()
-    assert "<td>cem+value</td>" in page and "<td>123.4 \u00b1 5.6</td>" in page
-    assert "--policy policy/cem" not in page
+    assert "<td>cem+value</td>" in page and "<td>123.4 \u00b1 5.6</td>" in page and "<td>7</td>" in page
+    assert "<td>mppi<" not in page and "<td>99.9 " not in page and "--policy cem" not in page
+    assert f"evaluation of these weights, after {best} updates" in page
 
 
-def test_the_newest_film_is_of_the_one_who_was_trained(tmp_path: Path) -> None:
+def test_numbers_that_differ_do_not_take_the_place_of_others(finished: Path, capsys: Any) -> None:
+    run(["report", "--run", str(finished), *SHORT])
+    page, numbers = ((finished / name).read_text() for name in ("report.html", "report.json"))
+    run(["report", "--run", str(finished), *SHORT])
+    assert not (finished / "report-1.json").exists()  # they are the same
+    run(["report", "--run", str(finished), *SHORT, "--seed", "1"])
+    assert f"kept what was there before as {finished}/report-1.json and" in capsys.readouterr().out
+    assert (finished / "report-1.json").read_text() == numbers != (finished / "report.json").read_text()
+    assert undated((finished / "report-1.html").read_text()) == undated(page)
+
+
+def test_the_film_is_of_the_one_who_was_trained(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert folder.newest_episode() is None
+    assert folder.film(20) is None
     folder.videos.mkdir()
     for name in ("episode_0000020_cem.mp4", "open_loop_0000030.mp4"):
         (folder.videos / name).touch()
-    assert folder.newest_episode() == folder.videos / "episode_0000020_cem.mp4"
-    for name in ("episode_0000008.mp4", "episode_0000010.mp4"):
-        (folder.videos / name).touch()
-    assert folder.newest_episode() == folder.videos / "episode_0000010.mp4"
+    assert folder.film(20) == folder.videos / "episode_0000020_cem.mp4" and folder.film(30) is None
+    (folder.videos / "episode_0000020.mp4").touch()
+    assert folder.film(20) == folder.videos / "episode_0000020.mp4"
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,4 +226,4 @@ def test_a_browser_opens_it_from_the_disk_without_a_word(finished: Path) -> None
         page.wait_for_function("[...document.querySelectorAll('video')].every(film => film.duration > 0)")
         wide = page.evaluate("[...document.images].map(image => image.naturalWidth)")
         assert len(wide) == 8 and all(wide)
-        assert page.locator("h2").all_inner_texts()[:5] == ["Run", "Cost", "Learning", "An episode", "Dreams"]
+        assert page.locator("h2").all_inner_texts()[:5] == ["Summary", "Run", "Cost", "Learning", "An episode"]

@@ -14,6 +14,7 @@ from tests.training.conftest import CONFIGS, files, words
 from tests.training.forked import Forked
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
+from worldmodel.training.run_folder import RunFolder
 
 COLLECT = "--model.collect_with.init_args"
 PLANNER = [
@@ -72,10 +73,17 @@ def test_more_rounds_continue(finished: Path) -> None:
     assert load_checkpoint(finished / "checkpoints/last.ckpt")["updates"] == 24
 
 
-def test_validate_is_repeatable_and_has_episodes_that_chose_nothing(finished: Path) -> None:
-    *_, chosen = outcome(finished)["evaluations"]
+def test_validate_is_repeatable_and_has_episodes_that_chose_nothing(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = outcome(finished)
     for _ in range(2):
         run(["validate", "--run", str(finished), "--checkpoint", str(finished / "checkpoints/last.ckpt")])
-    *_, one, again = outcome(finished)["evaluations"]
-    assert one == again
+    said = capsys.readouterr().out
+    assert "validating actor with last.ckpt of update 16, seed 0: 2 episodes\n" in said
+    assert f"over 2 episodes, added to {finished}/validations.jsonl\n" in said and "standard deviation; " in said
+    one, again = RunFolder(finished).read_validations()
+    assert one | {"date": ""} == again | {"date": ""} and outcome(finished) == before
+    chosen = before["evaluations"][-1]
     assert (chosen["starts"], one["starts"]) == ("evaluation", "report") and one["returns"] != chosen["returns"]
+    assert (one["checkpoint"], one["updates"], one["seed"], one["policy"]) == ("last.ckpt", 16, 0, "actor")

@@ -48,6 +48,12 @@ def weights(of: Agent) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in of.parameters()])
 
 
+def test_the_losses_compile_in_one_piece() -> None:
+    learner = agent().setup()
+    explained = torch._dynamo.explain(learner.losses)(tiny.batch())
+    assert (explained.graph_count, explained.break_reasons) == (1, [])
+
+
 def test_an_update_moves_all_that_learns_and_the_target_critic() -> None:
     learner = agent().setup()
     before = copy.deepcopy(learner.state_dict())

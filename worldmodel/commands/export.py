@@ -9,17 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldmodel.commands.program import write_program
 from worldmodel.errors import UserError
 from worldmodel.experience.records import stored_features, stored_shapes
 from worldmodel.experience.replay import Replay
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from worldmodel.training.data import shard
+from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
 
 _KEPT = ("state_dict", "updates", "frames", "progress")
 
 
-def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5, half: bool = False) -> None:
+def export(
+    run: str,
+    out: str | None = None,
+    checkpoint: str | None = None,
+    episodes: int = 5,
+    half: bool = False,
+    program: str | None = None,
+) -> None:
     """Copy what is needed to look at a run: configuration, weights, evaluations, and its last episodes.
 
     Args:
@@ -28,10 +38,18 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
         episodes: of the replay, the newest of the first process that have ended.
         half: keep matrices as float16, in half the space.
+        program: instead, or as well, a file for actor and filter as one program, actor.pt2 (torch.export) or
+            actor.onnx: image and memory in, action and memory out.
 
     Raises:
         UserError: there is no such run or checkpoint, there is something in the way, or the disk is full.
     """
+    if out is None and program is None:
+        raise UserError("say what to write: --out FOLDER, --program actor.pt2 or actor.onnx, or both")
+    if program is not None:
+        _write_program(run, checkpoint, Path(program))
+    if out is None:
+        return
     source, target = RunFolder(run), RunFolder(out)
     if not source.config.exists():
         raise UserError(f"{run} holds no run: there is no {source.config}")
@@ -42,12 +60,21 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
     save_checkpoint(target.best, weights)
-    for path in (source.config, source.evaluations):
+    for path in (source.config, source.evaluations, source.validations):
         if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
     print(f"wrote {out}: {size / 1e6:.1f} MB, {copied} episodes")
+
+
+def _write_program(run: str, checkpoint: str | None, path: Path) -> None:
+    agent, data = load_run(run, checkpoint, environments=1)
+    try:
+        told = write_program(agent, data.environments.image_shape, path)
+    finally:
+        data.close()
+    print(f"wrote {path}: {told}")
 
 
 def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
@@ -58,8 +85,8 @@ def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:
         half: matrices as float16; they are float32 again in the model that takes them in.
     """
     kept = {name: checkpoint[name] for name in _KEPT if name in checkpoint}
-    if half:
-        kept["state_dict"] = {name: _halved(x) for name, x in checkpoint["state_dict"].items()}
+    weights = mean_weights(checkpoint)
+    kept["state_dict"] = {name: _halved(x) for name, x in weights.items()} if half else weights
     return kept
 
 

@@ -16,12 +16,14 @@ from worldmodel.control.controller import ActorController, Controller, LatentPol
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Policy
 from worldmodel.experience.vector import Environments, EnvStep
+from worldmodel.insight.clues import with_expected
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.rollouts import open_loop, with_truth
 from worldmodel.insight.video import write_gif, write_mp4
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.acting import read_policy
 from worldmodel.training.agent import Agent
+from worldmodel.training.calibrating import kept
 from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
@@ -97,6 +99,13 @@ def imagine(
                 agent.world_model, real, own, imagining=imagining, given=given, context=context,
                 horizon=horizon or 30, members=members,
             )  # fmt: skip
+        try:
+            trust = kept(Path(run), agent, data.task)
+            found = with_expected(agent.world_model, found, trust)
+            steps = ", ".join(f"{int(x)}" for x in found.trusted.tolist()) if found.trusted is not None else ""
+            print(f"steps that are likely better than the last picture, of each dream: {steps}")
+        except UserError as cause:
+            print(cause)
     finally:
         data.close()
     write(Path(out), found)

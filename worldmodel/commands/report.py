@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, uncertainty
-from worldmodel.control.controller import ActorController, Controller, LatentPolicy
+import worldmodel
+from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, trusted, uncertainty
+from worldmodel.commands.report_summary import meanings, returns, summary
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.insight.page import write_html
 from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
-from worldmodel.training.checkpoint import write_atomically
-from worldmodel.training.data import Experience
+from worldmodel.insight.trust import Trust
+from worldmodel.insight.verify import Verified
+from worldmodel.training.agent import Agent
+from worldmodel.training.calibrating import acting, collect_held_out, judge, keep
+from worldmodel.training.checkpoint import load_checkpoint, write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.run_folder import RunFolder
@@ -46,7 +50,8 @@ def report(
         episodes: to collect for it, half by the actor (or else the planner) as it explores, half at random.
         horizon: records that are dreamt.
         context: records that are seen before a dream.
-        out: the HTML file, with calibration.json beside it; report.html in the run's folder if none is given.
+        out: the HTML file, with its numbers in a .json of the same name beside it; report.html in the run's folder if
+            none is given. Others' numbers that are there are kept, renamed. The run's calibration.json is fitted again.
         seed: of the actions. The episodes begin as those of validate do.
         trust_code: build whatever the run names, also code that is not of this package.
 
@@ -58,47 +63,83 @@ def report(
             raise UserError(f"{name} is {value}: it must be {least} or more")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    agent, data = load_run(
-        run, checkpoint, environments=1, trust_code=trust_code
-    )  # with more, short episodes would be favoured
-    acts = agent.controller(True, ActorController if agent.actor_critic is not None else agent.collect_with)
+    folder = RunFolder(run)
+    used = Path(checkpoint) if checkpoint else folder.weights
+    # with more environments short episodes would be favoured
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
+    print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
+    acts = acting(agent)
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            batch = windows(_collect(data, acts, Path(directory), episodes), context, horizon)
+            replay = collect_held_out(data, acts, Path(directory), episodes)
+            batch, earned = windows(replay, context, horizon), returns(replay)
+            trust, verified = _fitted(agent, data.task, replay)
     finally:
         data.close()
     fit = batch.episode[:, 0] % 2 == 0
     if fit.all() or not fit.any():
         raise UserError("too few episodes are long enough: give more --episodes, or a shorter --horizon")
+    print(f"imagining {len(fit)} sequences of {horizon} steps, and seeing them through shifts", flush=True)
     with own_randomness(seed):
         calibration = calibrate(horizon_errors(agent.world_model, batch, context, horizon), fit)
         aurocs = shift_auroc(agent.world_model, _spread(batch, _SHIFTED))
         still = open_loop(agent.world_model, _spread(batch, 3), context)
         moving = open_loop(agent.world_model, _spread(batch, 2), context, members=True)
+    print("drawing", flush=True)
+    half = episodes // 2
     held_out = {
         "held-out episodes": f"{episodes}, half by {acts.name} and half at random",
         "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
         "a sequence": f"{context} records seen, {horizon} dreamt",
     }
-    folder = RunFolder(run)
-    used = Path(checkpoint) if checkpoint else folder.weights
-    metrics = folder.read_metrics()
+    metrics, state = folder.read_metrics(), load_checkpoint(used)
+    acted = (acts.name, earned[:half], earned[half:])
     sections = [
+        summary(used, state, calibration, task=data.task, acted=acted, aurocs=aurocs),
         about(agent, data, folder=folder, checkpoint=used, more=held_out),
-        cost(agent, data, folder=folder, checkpoint=used, metrics=metrics),
-        learning(folder.read_evaluations(), metrics),
-        episode(folder),
+        cost(agent, used, metrics),
+        learning(folder, metrics, agent.updates, data.frames),
+        episode(folder, agent.updates),
         dreams(moving, still, calibration),
+        trusted(trust, verified),
         *uncertainty(calibration),
         noticed(aurocs),
+        meanings(),
     ]
-    transition = type(agent.world_model.rssm.transition).__name__
-    rows = table_rows(calibration, aurocs, task=data.task, transition=transition, seed=data.seed)
+    given = {"task": data.task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
+    given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
+    rows = table_rows(calibration, aurocs, **given) + ([] if verified is None else verified.rows(**given))
     path = Path(out) if out else folder.path / "report.html"
-    numbers = path.with_name("calibration.json")
-    write_atomically(numbers, lambda temporary: _write(temporary, rows))
+    numbers = path.with_suffix(".json")
+    text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"
+    if kept := _kept(numbers, path, text):
+        print(f"kept what was there before as {' and '.join(map(str, kept))}")
+    write_atomically(numbers, lambda temporary: temporary.write_text(text))
     write_html(path, sections, f"Report of {folder.path.name}")
+    if isinstance(trust, Trust) and used.resolve() == folder.weights.resolve():
+        print(f"fitted the calibration again: {keep(folder.path, trust)}")
     print(f"wrote {path} and {numbers}")
+
+
+def _fitted(agent: Agent, task: str, replay: Replay) -> tuple[Trust | str, Verified | None]:
+    """The calibration and what it is worth; or why there is none."""
+    try:
+        found = judge(agent, task, replay)
+        return found.fit(), found.verify()
+    except UserError as cause:
+        return str(cause), None
+
+
+def _kept(numbers: Path, page: Path, text: str) -> list[Path]:
+    """Earlier files under names of their own, if the numbers are others now."""
+    if not numbers.exists() or numbers.read_text() == text:
+        return []
+    number = next(n for n in count(1) if not numbers.with_stem(f"{numbers.stem}-{n}").exists())
+    renamed = []
+    for path in (numbers, page):
+        if path.exists():
+            renamed.append(path.rename(path.with_stem(f"{path.stem}-{number}")))
+    return renamed
 
 
 def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
@@ -124,25 +165,7 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
     return SequenceBatch(**tensors, episode=torch.tensor(episode).unsqueeze(1).repeat(1, length))
 
 
-def _collect(data: Experience, controller: Controller, directory: Path, episodes: int) -> Replay:
-    """Held-out episodes: first those of who acts, then those at random."""
-    environments = data.held_out("report")
-    replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
-    collector = Collector(environments, replay)
-    for policy, until in (
-        (LatentPolicy(controller, explore=True), episodes // 2),
-        (RandomPolicy(controller.action), episodes),
-    ):
-        while collector.episodes < until:
-            collector.collect(policy, 1)
-    return replay
-
-
 def _spread(batch: SequenceBatch, count: int) -> SequenceBatch:
     """At most ``count`` sequences, evenly from first to last."""
     chosen = torch.linspace(0, len(batch.reward) - 1, min(count, len(batch.reward))).round().long()
     return batch.map(lambda x: x[chosen])
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n")

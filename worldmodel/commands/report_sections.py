@@ -16,6 +16,8 @@ from worldmodel.insight import plots
 from worldmodel.insight.page import Details, Film, Part, Picture, Section, Table
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.report import Calibration
+from worldmodel.insight.trust import BETTER, LEVELS, QUANTITIES, Trust
+from worldmodel.insight.verify import Verified, shown_steps
 from worldmodel.insight.video import mp4_bytes, read_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience
@@ -37,49 +39,41 @@ def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, m
     return Section("Run", [Table(("", ""), [*facts.items()]), config])
 
 
-def cost(
-    agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, metrics: Sequence[Mapping[str, float]]
-) -> Section:
-    """What it took to train, and what there is to carry."""
-    seconds = [row["seconds"] for row in folder.read_evaluations() if "seconds" in row]
+def cost(agent: Agent, checkpoint: Path, metrics: Sequence[Mapping[str, float]]) -> Section:
+    """What there is to carry, and how fast it was trained."""
     speed = [row["updates_per_second"] for row in metrics if "updates_per_second" in row]
     modules = {"world model": agent.world_model} | (
         {} if agent.actor_critic is None else {"actor and critic": agent.actor_critic}
     )
     sizes = [f"{name} {sum(p.numel() for p in module.parameters()):,}" for name, module in modules.items()]
     facts: dict[str, str | float] = {
-        "environment frames": data.frames,
-        "updates": agent.updates,
-        "trained for": f"{max(seconds) / 60:,.1f} minutes, evaluations apart" if seconds else "not known",
-        "updates a second": f"{np.median(speed):.1f}, the median" if speed else "not known",
+        "updates a second": f"{np.median(speed):.1f}, the median of the run" if speed else "not known",
         "parameters": ", ".join(sizes),
         "checkpoint": f"{checkpoint.stat().st_size / 1e6:.1f} MB",
     }
     return Section("Cost", [Table(("", ""), [*facts.items()])])
 
 
-def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]]) -> Section:
-    """Returns and losses as they went."""
+def learning(folder: RunFolder, metrics: Sequence[Mapping[str, float]], updates: int, frames: int) -> Section:
+    """Returns and losses of the whole run as they went; and the returns of the weights after ``updates``."""
+    held = folder.read_evaluations()
+    evaluations = [row for row in held if row.get("starts") != "report"]
+    validations = [row for row in held if row.get("starts") == "report"] + folder.read_validations()
     parts: list[Part] = []
     if evaluations:
-        curve = plots.learning_curve(evaluations, metrics)
-        parts.append(Picture(plots.to_png(curve), "Evaluations: mean, and one standard deviation."))
-        last = {row.get("policy", "actor"): row for row in evaluations}
-        rows = [
-            (
-                policy,
-                row["updates"],
-                row["frames"],
-                len(row["returns"]),
-                f"{row['return_mean']:.1f} \u00b1 {row['return_std']:.1f}",
-            )
-            for policy, row in last.items()
-        ]
-        parts.append(Table(("who acts, at the last", "updates", "frames", "episodes", "return"), rows))
-        if len(last) == 1:
-            parts.append("Others can be measured on it: worldmodel validate --run RUN --policy policy/cem")
+        curve = plots.learning_curve(evaluations, metrics, frames)
+        text = "Evaluations of the whole run: mean, and one standard deviation. The report is of the checkpoint marked."
+        parts.append(Picture(plots.to_png(curve), text))
     else:
         parts.append("The run has not been evaluated yet.")
+    measured = [("as it trained", row) for row in evaluations if row["updates"] == updates]
+    measured += [("worldmodel validate", row) for row in validations if row["updates"] == updates]
+    rows = [(row.get("policy", "actor"), by, *_measured(row)) for by, row in measured]
+    if rows:
+        parts.append("Returns of this checkpoint. By those of training the best checkpoint is chosen, by others none.")
+        parts.append(Table(("who acts", "measured", "seed", "episodes", "return"), rows))
+    if len({row[0] for row in rows}) < 2:
+        parts.append(f"Others can be measured on it: worldmodel validate --run {folder.path} --policy cem")
     if any(name in row for row in metrics for name in plots.LOSSES):
         parts.append(Picture(plots.to_png(plots.loss_curves(metrics)), "Losses on batches of the replay."))
     else:
@@ -87,10 +81,15 @@ def learning(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping
     return Section("Learning", parts)
 
 
-def episode(folder: RunFolder) -> Section:
-    """The film of the last evaluation."""
-    path = folder.newest_episode()
-    lacking = f"There is no film of an episode: worldmodel validate --run {folder.path} makes one."
+def _measured(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    returns = f"{row['return_mean']:.1f} \u00b1 {row['return_std']:.1f}"
+    return str(row.get("seed", "the run's")), len(row["returns"]), returns
+
+
+def episode(folder: RunFolder, updates: int) -> Section:
+    """A film of these weights."""
+    path = folder.film(updates)
+    lacking = f"There is no film of these weights: worldmodel validate --run {folder.path} makes one."
     if path is None:
         return Section("An episode", [lacking])
     try:
@@ -98,10 +97,8 @@ def episode(folder: RunFolder) -> Section:
     except UserError as cause:
         return Section("An episode", [f"{cause}. {lacking}"])
     name = FILM.fullmatch(path.name)
-    assert name is not None
-    updates, policy = name["updates"], name["policy"]
-    who = f", driven by {policy}" if policy else ""
-    text = f"The first episode of the evaluation after {int(updates):,} updates{who}."
+    who = f", driven by {name['policy']}" if name and name["policy"] else ""
+    text = f"The first episode of an evaluation of these weights, after {updates:,} updates{who}."
     return Section("An episode", [Film(path.read_bytes(), _png(frames[len(frames) // 2]), text)])
 
 
@@ -182,6 +179,39 @@ def uncertainty(found: Calibration) -> list[Section]:
             ],
         ),
     ]
+
+
+def trusted(trust: Trust | str, verified: Verified | None) -> Section:
+    """How wrong dreams are by now, whether the model says so, and for how long they are worth looking at."""
+    title = "How far can its dreams be trusted?"
+    if isinstance(trust, str) or verified is None:
+        return Section(title, [f"That is not known. {trust}"])
+    figure = plots.expected_errors(verified.expected, verified.errors)
+    steps = shown_steps(trust.horizon)
+    head = ("", *(f"step {step}" for step in steps))
+    lines: dict[str, list[float]] = {}
+    for name in QUANTITIES[:3]:
+        lines[f"{name}: rank correlation of expected and true error"] = [
+            *verified.correlation(name)[np.array(steps) - 1]
+        ]
+        for level in LEVELS:
+            lines[f"{name}: covered by bands of {level:.0%}"] = [*verified.coverage(name, level)[np.array(steps) - 1]]
+    horizons: dict[str, str | float] = {
+        "trust horizon, the median": f"{np.median(verified.trusted):g} steps",
+        "in truth, the median": f"{np.median(verified.true):g} steps until worse than if the last picture stayed",
+        "dreams no worse up to their trust horizon": f"{verified.better:.0%}, asked for {BETTER:.0%}",
+    }
+    return Section(
+        title,
+        [
+            "The error of a dream by now, expected from how far the members' own dreams have come apart and how far "
+            f"the picture has moved. Functions are fitted on one half of {trust.origin.episodes} held-out episodes, "
+            "bands and trust horizon on the other (split conformal); each episode shown here is judged by the others.",
+            Picture(plots.to_png(figure), "Medians over dreams, and the bands of 50 and 90%."),
+            Table(("", ""), [*horizons.items()]),
+            _table(head, lines),
+        ],
+    )
 
 
 def noticed(aurocs: Mapping[str, Mapping[str, float]]) -> Section:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,50 +9,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from encoders.ranges import Finite, Layers, NonNegativeFloat, PositiveFloat, PositiveInt, PositiveShare, Share, Width
+from encoders.ranges import Finite, Layers, NonNegativeFloat, PositiveInt, PositiveShare, Width
 from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
+from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
 from worldmodel.control.returns import ReturnScale, lambda_return
 from worldmodel.control.truncation import NoTruncation, Truncation
 from worldmodel.control.uncertainty_weight import FixedWeight, UncertaintyWeight
-from worldmodel.model.distributions import TwoHot
-from worldmodel.model.layers import MLP
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
 
-class Critic(nn.Module):
-    """v(s): two-hot over exponential bins, starting at zero, with a target critic (DreamerV3)."""
-
-    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float, target_rate: float) -> None:
-        super().__init__()
-        self.net = MLP(feature_size, bins, width, layers, zero=True)
-        self.target = copy.deepcopy(self.net).requires_grad_(False)
-        self.twohot = TwoHot(bins, limit)
-        self.target_rate = target_rate
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Value (*B,) of features (*B, F)."""
-        return self.twohot.mean(self.net(feature))
-
-    def loss(self, feature: Tensor, returns: Tensor) -> Tensor:
-        """Cross-entropy to the returns (*B,), and to the target critic's values so that it does not run away."""
-        logits = self.net(feature)
-        with torch.no_grad():
-            target = self.twohot.mean(self.target(feature))
-        return self.twohot.loss(logits, returns) + self.twohot.loss(logits, target)
-
-    @torch.no_grad()
-    def update_target(self) -> None:
-        """Move the target critic a little towards the critic; after every update."""
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.net.parameters()), self.target_rate)
-
-
 class Objective(ABC):
-    """How the actor's gradient is taken."""
+    """How the actor's gradient is taken.
+
+    Args:
+        entropy: weight of the entropy bonus, in units of normalised return per nat.
+    """
 
     differentiates: bool  # the rollout itself
+
+    def __init__(self, entropy: float) -> None:
+        self.entropy = entropy
 
     @abstractmethod
     def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
@@ -71,6 +49,9 @@ class ThroughModel(Objective):
 
     differentiates = True
 
+    def __init__(self, entropy: NonNegativeFloat = 3e-3) -> None:
+        super().__init__(entropy)
+
     def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
         return -returns / scale
 
@@ -79,6 +60,9 @@ class PolicyGradient(Objective):
     """REINFORCE with the critic as baseline (DreamerV3, equation 11)."""
 
     differentiates = False
+
+    def __init__(self, entropy: NonNegativeFloat = 3e-4) -> None:
+        super().__init__(entropy)
 
     def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
         return -log_prob() * ((returns - value) / scale).detach()
@@ -104,16 +88,13 @@ class ActorCritic(nn.Module):
     Args:
         action: what an action is.
         feature_size: F.
-        objective: gradients through the model, or policy gradient.
+        objective: gradients through the model, or policy gradient, and the weight of its entropy bonus.
         propagation: which ensemble member a rollout follows.
+        critic: builds the critic from the feature size, a width and a number of layers.
         width, layers: of actor and critic.
-        bins, limit: two-hot bins of the value, the outermost at +-symexp(limit).
         horizon: imagined steps H, of an action each.
         starts: rollouts begin in this many of a batch's states, drawn at random (all if there are fewer).
         discount: per environment frame, so that how far the agent looks does not depend on the action repeat.
-        lam: lambda of the returns.
-        entropy: weight of the entropy bonus, in units of normalised return per nat.
-        target_rate: share of the critic that the target critic takes over at each update.
         uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious.
             Unless it is 0 the critic learns from imagination alone: real rewards hold no such bonus.
         truncation: how far along a rollout the model is believed, in the returns and in the weights of the losses;
@@ -129,16 +110,12 @@ class ActorCritic(nn.Module):
         feature_size: int,
         objective: Objective,
         propagation: Propagation,
+        critic: Callable[[int, int, int], Critic] = Critic,
         width: Width = 256,
         layers: Layers = 2,
-        bins: Width = 63,
-        limit: PositiveFloat = 8.0,
         horizon: PositiveInt = 15,
         starts: PositiveInt = 128,
         discount: PositiveShare = 0.9985,
-        lam: Share = 0.95,
-        entropy: NonNegativeFloat = 3e-4,
-        target_rate: PositiveShare = 0.02,
         uncertainty_weight: Finite | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
     ) -> None:
@@ -147,10 +124,10 @@ class ActorCritic(nn.Module):
             raise ValueError(f"horizon and starts must be at least 1, got {horizon} and {starts}")
         kind = CategoricalActor if action.discrete else NormalActor
         self.actor: Actor = kind(feature_size, action.size, width, layers)
-        self.critic = Critic(feature_size, width=width, layers=layers, bins=bins, limit=limit, target_rate=target_rate)
+        self.critic = critic(feature_size, width, layers)
         self.scale = ReturnScale()
         self.objective, self.propagation = objective, propagation
-        self.horizon, self.starts, self.lam, self.entropy = horizon, starts, lam, entropy
+        self.horizon, self.starts = horizon, starts
         self.discount = discount**action.repeat  # per step
         given = uncertainty_weight
         self.uncertainty_weight = given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
@@ -190,7 +167,7 @@ class ActorCritic(nn.Module):
             return distribution.log_prob(imagined.draws.detach().transpose(0, 1)).T
 
         gain = self.objective(log_prob, imagined.returns, imagined.value[:, :-1], imagined.scale)
-        return imagined.weight * (gain - self.entropy * entropy), {"entropy": entropy.detach().mean()}
+        return imagined.weight * (gain - self.objective.entropy * entropy), {"entropy": entropy.detach().mean()}
 
     def _imagine(self, world_model: WorldModel, start: LatentState, alive: Tensor) -> ImaginedReturns:
         """Roll the actor out from states (N, ...), of which those not ``alive`` (N,) are terminal."""
@@ -213,7 +190,7 @@ class ActorCritic(nn.Module):
             if self.needs_uncertainty:
                 reward = reward + worth * path.uncertainty
                 discount = discount * self.truncation(path.uncertainty)
-            returns = lambda_return(reward, discount, value[:, 1:], self.lam)  # (N, H)
+            returns = lambda_return(reward, discount, value[:, 1:], self.critic.lam)  # (N, H)
         begins = alive.to(discount.dtype).unsqueeze(1)
         weight = torch.cat([begins, discount.detach()[:, :-1]], 1).cumprod(1)
         scale = self.scale.update(returns)
@@ -250,5 +227,5 @@ class ActorCritic(nn.Module):
         follows = ~batch.is_first[:, 1:]
         discount = self.discount * (~batch.is_terminal[:, 1:]).float() * follows
         reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])
-        returns = lambda_return(reward, discount, value[:, 1:], self.lam)
+        returns = lambda_return(reward, discount, value[:, 1:], self.critic.lam)
         return self.critic.loss(feature[:, :-1], returns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldmodel.control.actor_critic import Critic
+from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import following, imagine
 from worldmodel.control.planners.base import Dynamics, Step
 from worldmodel.control.propagation import Propagation

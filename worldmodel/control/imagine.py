@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from worldmodel.control.propagation import Mixture, Propagation
 from worldmodel.model.world_model import WorldModel
@@ -17,15 +18,15 @@ Act = Callable[[LatentState], Tensor]  # states (B, ...) -> actions (B, A)
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside, gradients pass through the modules but not into their parameters."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
+    """Inside, gradients pass through the modules but not into their parameters. Compiles in one piece."""
+    module, rest = modules[0], modules[1:]
+    # requires_grad cannot be changed in a compiled graph; parameters can be replaced, as torch.func does
+    with _reparametrize_module(module, {name: p.detach() for name, p in module.named_parameters()}):
+        if not rest:
+            yield
+        else:
+            with frozen(*rest):
+                yield
 
 
 def following(actions: Tensor) -> Act:

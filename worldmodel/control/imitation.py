@@ -35,6 +35,7 @@ class Imitator(ActorCritic):
         action, feature_size, propagation: see ActorCritic.
         planner: what is imitated; it has an uncertainty weight and a truncation of its own.
         labelled: states of a batch that are planned from at each update (all starts if there are fewer).
+        entropy: weight of the entropy bonus, in units of the loss per nat.
         settings: further settings of ActorCritic.
 
     Raises:
@@ -48,11 +49,12 @@ class Imitator(ActorCritic):
         propagation: Propagation,
         planner: Planner,
         labelled: int = 16,
+        entropy: float = 3e-3,
         **settings: Any,
     ) -> None:
         if labelled < 1:
             raise ValueError(f"labelled must be at least 1, or the actor has nothing to imitate; got {labelled}")
-        super().__init__(action, feature_size, PolicyGradient(), propagation, **settings)
+        super().__init__(action, feature_size, PolicyGradient(entropy), propagation, **settings)
         self.action, self.planner, self.labelled = action, planner, labelled
         planner.discount = self.discount
         with torch.random.fork_rng(devices=[]):  # complain before anything starts, not at the first update
@@ -80,6 +82,6 @@ class Imitator(ActorCritic):
         distribution = self.actor.distribution(start.feature)
         entropy = distribution.entropy()  # (N,)
         gap = (plan.action - self.actor.mode(start.feature).detach()).square().mean()
-        loss = -distribution.log_prob(plan.action) - self.entropy * entropy
+        loss = -distribution.log_prob(plan.action) - self.objective.entropy * entropy
         metrics = {"entropy": entropy.detach().mean(), "imitation_gap": gap}
         return imagined.weight[: self.labelled, 0] * loss, metrics

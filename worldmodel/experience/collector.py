@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -177,6 +178,13 @@ class Collector:
         self._step = None if state["step"] is None else EnvStep(**{k: v.numpy() for k, v in state["step"].items()})
         self._features = state["features"]
         self._running = [EpisodeSummary(*episode) for episode in state["running"]]
+        for index in [] if self._step is None else self._environments.leave(self._step.image):
+            warnings.warn(
+                f"environment {index} did not come back to where it was, with the same seed and actions: its episode "
+                "ends there, and resuming is not exact",
+                stacklevel=2,
+            )
+            self._running[index] = _BEGUN
         self._actor.load_state_dict(state["policy"])
         self.frames, self.steps, self.episodes = state["counters"]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -14,7 +12,10 @@ from gymnasium import spaces
 from PIL import Image
 
 from worldmodel.errors import UserError
-from worldmodel.experience.rendering import Cameras, Quality
+from worldmodel.experience.guard import Guard, making
+from worldmodel.experience.rendering import Cameras, Quality, missing_gl, set_backend
+from worldmodel.experience.spaces import actions_of, picture_of
+from worldmodel.experience.tasks import from_here, register, unknown
 
 
 def make_environment(
@@ -24,20 +25,18 @@ def make_environment(
     action_repeat: int = 1,
     camera: Cameras = None,
     quality: Quality = "fast",
-    pixels: bool = False,
     episode_frames: int | None = None,
 ) -> gymnasium.Env:
     """Build one environment.
 
     Args:
-        task: a dm_control suite task (``cartpole_swingup``), a Gymnasium id (of another package with its module first,
-            ``ale_py:ALE/Pong-v5``), or a factory ``package.module:callable`` that returns a Gymnasium environment.
+        task: a dm_control suite task (``cartpole_swingup``), a Gymnasium id (``Hopper-v5``; where importing a module
+            registers it, ``module:ID``), or a factory ``package.module:callable`` that returns a Gymnasium environment.
         size: height and width of the images, in pixels.
         action_repeat: environment frames for each action; rewards are summed, the last frame is drawn.
         camera: name or number of a dm_control camera; by default the one that benchmarks use. Of several, views stand
             side by side in one image; a task that draws itself must then give as many views, (H, V * H, 3).
         quality: how dm_control draws, ``fast`` or ``reference`` (its own pixels).
-        pixels: render environments whose observations are not images (render_mode ``rgb_array``).
         episode_frames: longest episode in environment frames, see ``Restarts``; the task's own limit if None.
 
     Returns:
@@ -54,27 +53,24 @@ def make_environment(
     views = len(camera) if isinstance(camera, list) else 1
     if not views:
         raise UserError("camera is an empty list: name at least one")
-    env, rendered = _build(task, size=size, camera=camera, quality=quality, pixels=pixels)
+    env = _build(task, size=size, camera=camera, quality=quality)
     env = Guard(env, task, action_repeat)
-    env = NormalAction(PixelObservation(env, task, (size, views * size), rendered or pixels), task)
+    env = NormalAction(PixelObservation(env, task, (size, views * size)), task)
     return env if episode_frames is None else Restarts(env, episode_frames)
 
 
-def _build(task: str, size: int, camera: Cameras, quality: Quality, pixels: bool) -> tuple[gymnasium.Env, bool]:
-    """The task's own environment, and whether its pictures have to be rendered."""
+def _build(task: str, size: int, camera: Cameras, quality: Quality) -> gymnasium.Env:
+    """The task's own environment."""
     if _is_factory(task):
-        return _from_factory(task), False
-    if task in gymnasium.registry or ":" in task:
-        return _from_gymnasium(task, pixels), False
+        return _from_factory(task)
+    if ":" in task or register(task):
+        return _from_gymnasium(task, size)
     from worldmodel.experience.suite import SuiteEnvironment, suite_tasks
 
     tasks = suite_tasks()
     if task in tasks:
-        return SuiteEnvironment(*tasks[task], size, camera, quality), True
-    names = [*tasks, *gymnasium.registry]
-    near = difflib.get_close_matches(task, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "give a dm_control task, a Gymnasium id or module:callable"
-    raise UserError(f"unknown task {task!r}: {hint}")
+        return SuiteEnvironment(*tasks[task], size, camera, quality)
+    raise unknown(task)
 
 
 def _is_factory(task: str) -> bool:
@@ -84,81 +80,62 @@ def _is_factory(task: str) -> bool:
 
 def _from_factory(task: str) -> gymnasium.Env:
     module, _, name = task.partition(":")
-    if module.partition(".")[0] not in sys.modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a module beside the command, as with python -m
+    if module.partition(".")[0] not in sys.modules:
+        from_here()
     try:
         factory = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as cause:
         raise UserError(f"task {task!r}: no module {cause.name!r}; run in its folder or install it") from cause
     except AttributeError as cause:
         raise UserError(f"task {task!r}: module {module} has no {name!r}") from cause
-    env = factory()
+    with making(task):
+        env = factory()
     if not isinstance(env, gymnasium.Env):
         raise UserError(f"task {task!r}: it returned {type(env).__name__}, not a gymnasium.Env")
     return env
 
 
-def _from_gymnasium(task: str, pixels: bool) -> gymnasium.Env:
+def _from_gymnasium(task: str, size: int) -> gymnasium.Env:
+    if ":" in task:
+        from_here()
+    set_backend()
     try:
-        return gymnasium.make(task, render_mode="rgb_array") if pixels else gymnasium.make(task)
+        with making(task):
+            env = gymnasium.make(task)
+            if picture_of(env.observation_space) is not None:
+                return env
+            env.close()  # to be drawn
+            spec = gymnasium.spec(task)
+            # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
+            small: dict[str, Any] = (
+                {"width": 2 * size, "height": 2 * size} if ".mujoco" in str(spec.entry_point) else {}
+            )
+            return gymnasium.make(task, render_mode="rgb_array", **small)
+    except ModuleNotFoundError as cause:
+        raise UserError(
+            f"task {task!r} needs {cause.name}, which is not installed: pip install {cause.name}"
+        ) from cause
     except (gymnasium.error.Error, ImportError) as cause:
         raise UserError(f"task {task!r} cannot be made: {_one_line(cause)}") from cause
 
 
-class Guard(gymnasium.Wrapper):
-    """Repeats actions, and stops at the first number that is not finite. Sits below rendering: one render an action."""
-
-    def __init__(self, env: gymnasium.Env, task: str, repeat: int) -> None:
-        super().__init__(env)
-        self._task, self._repeat, self._count = task, repeat, 0
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
-        self._count = 0
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._check(observation, "observation")
-        return observation, {**info, "frames": 0}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        total, frames = 0.0, 0
-        while frames < self._repeat:
-            frames += 1
-            self._count += 1
-            try:
-                observation, reward, terminated, truncated, info = self.env.step(action)
-            except UserError as cause:
-                raise UserError(f"task {self._task!r}, step {self._count}: {cause}") from cause
-            self._check(reward, "reward")
-            self._check(observation, "observation")
-            total += float(reward)
-            if terminated or truncated:
-                break
-        return (
-            observation,
-            total,
-            bool(terminated),
-            bool(truncated),
-            {**info, "frames": frames},
-        )
-
-    def _check(self, value: Any, what: str) -> None:
-        for part in value.values() if isinstance(value, dict) else (value,):
-            array = np.asarray(part)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise UserError(f"task {self._task!r} gave a {what} that is not finite at step {self._count}: mend it")
-
-
 class PixelObservation(gymnasium.Wrapper):
-    """Observations as (3, H, W) uint8, H and W = ``size``. While ``blind`` nothing is drawn and the image is black."""
+    """Observations as (3, H, W) uint8, H and W = ``size``. While ``blind`` nothing is drawn and the image is black.
 
-    def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int], render: bool) -> None:
+    ``note`` says what of an observation is not used, if anything.
+    """
+
+    def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int]) -> None:
         super().__init__(env)
         space = env.observation_space
-        image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and _is_image(space.shape)
-        if not image and not render:
-            raise UserError(f"task {task!r} observes {space}, not a uint8 (H, W, 3) image: set pixels to render it")
-        if not image and env.render_mode != "rgb_array":
-            raise UserError(f"task {task!r} cannot be drawn: its render_mode is {env.render_mode}, not rgb_array")
-        self._task, self._size, self._render, self.blind = task, size, not image, False
+        seen = picture_of(space)
+        if seen is None and env.render_mode != "rgb_array":
+            raise UserError(
+                f"task {task!r} observes {space}, no picture, and cannot be drawn: its render_mode is "
+                f"{env.render_mode}, not rgb_array"
+            )
+        self._task, self._size, self._seen, self.blind = task, size, seen, False
+        self.note = "" if seen is None else seen.note
         self.observation_space = spaces.Box(0, 255, (3, *size), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -172,17 +149,19 @@ class PixelObservation(gymnasium.Wrapper):
     def _draw(self, observation: Any) -> np.ndarray:
         if self.blind:
             return np.zeros(self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
-        image = np.asarray(self._rendered() if self._render else observation)
+        image = self._rendered() if self._seen is None else self._seen.take(observation)  # (h, w, 1 or 3)
         if image.shape[:2] != self._size:
             image = np.asarray(Image.fromarray(image.squeeze()).resize(self._size[::-1], Image.Resampling.BOX))
         image = image.reshape(*self._size, -1)
         return np.ascontiguousarray(np.broadcast_to(image, (*self._size, 3)).transpose(2, 0, 1))
 
-    def _rendered(self) -> Any:
+    def _rendered(self) -> np.ndarray:
         try:
-            return self.env.render()
+            return self.env.render()  # type: ignore[return-value]
         except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
             raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
+        except (AttributeError, RuntimeError) as cause:  # as PyOpenGL fails
+            raise missing_gl(cause) from cause
 
 
 class Restarts(gymnasium.Wrapper):
@@ -213,31 +192,12 @@ def _one_line(cause: Exception) -> str:
     return " ".join(str(cause).split())
 
 
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-
-
 class NormalAction(gymnasium.Wrapper):
-    """Actions as (A,) float32 in [-1, 1], clipped and rescaled; discrete ones start at zero."""
+    """Actions as (A,) float32 in [-1, 1], clipped and rescaled; or one choice, from zero. See ``actions_of``."""
 
     def __init__(self, env: gymnasium.Env, task: str) -> None:
         super().__init__(env)
-        space = env.action_space
-        if isinstance(space, spaces.Discrete):
-            self._start = space.start
-            self.action_space = spaces.Discrete(int(space.n))
-        elif isinstance(space, spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
-            self._low, self._high = (
-                space.low.astype(np.float64),
-                space.high.astype(np.float64),
-            )
-            self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
-        else:
-            raise UserError(f"task {task!r} takes actions {space}: only Discrete and bounded Box are known; wrap it")
+        self.action_space, self._translate = actions_of(env.action_space, task)
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        if isinstance(self.action_space, spaces.Discrete):
-            return self.env.step(self._start + int(action))
-        unit = (np.clip(action, -1, 1).astype(np.float64).reshape(self._low.shape) + 1) / 2
-        scaled = self._low + unit * (self._high - self._low)
-        return self.env.step(scaled.astype(self.env.action_space.dtype))
+        return self.env.step(self._translate(action))

@@ -45,6 +45,7 @@ class EnvHandle(Protocol):
 
     action: ActionSpec
     image_shape: tuple[int, int, int]
+    note: str  # of what is observed and not used
 
     def send(self, command: Reset | Act | Redo) -> None: ...
 
@@ -61,6 +62,7 @@ class LocalEnv:
         space = self._env.action_space
         self._discrete = isinstance(space, gymnasium.spaces.Discrete)
         self.action = ActionSpec(gymnasium.spaces.flatdim(space), self._discrete, settings.get("action_repeat", 1))
+        self.note: str = self._env.get_wrapper_attr("note")
         self.image_shape: tuple[int, int, int] = self._env.observation_space.shape  # type: ignore[assignment]
 
     def send(self, command: Reset | Act | Redo) -> None:

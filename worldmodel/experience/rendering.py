@@ -29,12 +29,8 @@ def missing_gl(cause: Exception) -> UserError:
     return UserError(f"cannot render with MUJOCO_GL={backend} ({reason}): apt-get install {packages}")
 
 
-def import_suite() -> Any:
-    """dm_control's suite module, with a GL backend that works headless.
-
-    Raises:
-        UserError: there is no usable GL library; names the packages to install.
-    """
+def set_backend() -> None:
+    """Let MuJoCo draw without a display, whoever loads it; to be called before it is loaded."""
     if "torch" in sys.modules:
         with contextlib.suppress(ImportError):
             import triton  # noqa: F401  its native library crashes when it is loaded after Mesa's
@@ -42,6 +38,15 @@ def import_suite() -> Any:
         os.environ["MUJOCO_GL"] = "egl"
     # Mesa's software rasteriser: threads cost more than they bring at this size.
     os.environ.setdefault("LP_NUM_THREADS", "0")
+
+
+def import_suite() -> Any:
+    """dm_control's suite module, with a GL backend that works headless.
+
+    Raises:
+        UserError: there is no usable GL library; names the packages to install.
+    """
+    set_backend()
     try:
         from dm_control import suite
     except (

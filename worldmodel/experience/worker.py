@@ -17,7 +17,8 @@ from typing import Any
 from worldmodel.errors import UserError
 from worldmodel.experience.handle import Act, EnvFrame, LocalEnv, Redo, Reset
 
-PATIENCE = 300.0  # seconds that a worker may be silent: many times what playing a whole episode again takes
+# seconds that a worker may be silent: many times what playing a whole episode again takes
+PATIENCE = float(os.environ.get("WORLDMODEL_PATIENCE", 300))
 
 
 class WorkerDied(Exception):
@@ -55,7 +56,7 @@ class WorkerHandle:
             UserError: it could not be made, for the reason given.
             WorkerDied: the process ended, or was silent for too long and was ended.
         """
-        self.action, self.image_shape = self._answer()
+        self.action, self.image_shape, self.note = self._answer()
 
     def send(self, command: Reset | Act | Redo) -> None:
         self._post(command)
@@ -94,7 +95,7 @@ def serve(pipe: Connection) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     handle = LocalEnv(settings)
-    pipe.send((handle.action, handle.image_shape))
+    pipe.send((handle.action, handle.image_shape, handle.note))
     while True:
         handle.send(pipe.recv())
         pipe.send(handle.receive())

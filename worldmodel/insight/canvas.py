@@ -11,6 +11,7 @@ from einops import repeat
 from PIL import Image, ImageDraw, ImageFont
 
 DARK, SEEN, DREAMT, FAINT = (40, 40, 40), (235, 235, 235), (255, 140, 0), (120, 120, 120)
+LOST = (220, 30, 30)  # a dream that is trusted no more
 
 
 class Line(NamedTuple):

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from worldmodel.insight.calibration import Reliability
+from worldmodel.insight.trust import Expected
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 LOSSES = {  # by their names in metrics.csv
@@ -40,12 +41,17 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
-def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]] = ()) -> Figure:
+def learning_curve(
+    evaluations: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Mapping[str, float]] = (),
+    frames_at: float | None = None,
+) -> Figure:
     """Mean return over environment frames, a line and a band of one deviation for each policy.
 
     Args:
         evaluations: rows of ``evaluations.jsonl``: frames, policy, return_mean, return_std.
         metrics: rows of ``metrics.csv``; where they have a ``train/return``, it is drawn in grey.
+        frames_at: of the checkpoint that is reported on: a line marks it.
     """
     figure, (axes,) = _figure(1, width=8)
     explored = np.array([(row["frames"], row["train/return"]) for row in metrics if "train/return" in row])
@@ -60,9 +66,11 @@ def learning_curve(evaluations: Sequence[Mapping[str, Any]], metrics: Sequence[M
             axes.fill_between(frames, mean - std, mean + std, color=line, alpha=0.2, linewidth=0)
         else:
             axes.errorbar(frames, mean, std, color=line, capsize=4)
+    if frames_at is not None:
+        axes.axvline(frames_at, color="0.4", linewidth=1, linestyle="--", label="this checkpoint")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     _finish(axes, "environment frames", "return of an episode")
-    _legend(axes, len(names) + (len(explored) > 0))
+    _legend(axes, len(names) + (len(explored) > 0) + (frames_at is not None))
     return figure
 
 
@@ -168,6 +176,32 @@ def coverage_by_horizon(coverage: Mapping[str, np.ndarray], level: float) -> Fig
     axes.set_ylim(-0.03, 1.03)
     _steps(axes, "share of the truth that is covered")
     _legend(axes, 2)
+    return figure
+
+
+def expected_errors(expected: Mapping[str, Expected], errors: Mapping[str, np.ndarray]) -> Figure:
+    """Expected and true error by step, a panel for pixels, reward and return: medians over dreams.
+
+    Args:
+        expected: of ``pixels``, ``reward``, ``return`` and ``still``, the last picture's in pixels.
+        errors: (n, H) the same.
+    """
+    names = {"pixels": "pixel", "reward": "reward", "return": "return"}
+    figure, panels = _figure(len(names), width=3.4, height=3.4)
+    for axes, (name, called) in zip(panels, names.items(), strict=True):
+        steps = np.arange(1, errors[name].shape[1] + 1)
+        for level, strength in ((0.9, 0.15), (0.5, 0.3)):
+            low, high = (np.median(x, 0) for x in expected[name].band(level))
+            known = np.isfinite(high)
+            axes.fill_between(steps[known], low[known], high[known], color=COLOURS[0], alpha=strength, linewidth=0)
+        _line(axes, steps, np.median(expected[name].median, 0), label="expected", index=0)
+        _line(axes, steps, np.nanmedian(errors[name], 0), label="true", index=3)
+        if name == "pixels":
+            _line(axes, steps, np.nanmedian(errors["still"], 0), label="of the last picture", index=1)
+        axes.set_ylim(bottom=0)
+        axes.set_title(_UNITS[called][0])
+        _steps(axes, "error")
+        axes.legend(frameon=False, loc="upper left")
     return figure
 
 

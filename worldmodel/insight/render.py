@@ -11,11 +11,24 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from worldmodel.insight.canvas import DREAMT, FAINT, SEEN, Line, Scale, blank, enlarged, font, paste, plot, scale_of
+from worldmodel.insight.canvas import (
+    DREAMT,
+    FAINT,
+    LOST,
+    SEEN,
+    Line,
+    Scale,
+    blank,
+    enlarged,
+    font,
+    paste,
+    plot,
+    scale_of,
+)
 from worldmodel.insight.plots import COLOURS
 from worldmodel.types import LatentState, Trajectory
 
-_REAL, _IMAGINED, _UNCERTAINTY = COLOURS[5], COLOURS[1], COLOURS[4]
+_REAL, _IMAGINED, _UNCERTAINTY, _BAND = COLOURS[5], COLOURS[1], COLOURS[4], "#8A6A20"
 _WORDS, _PLOT, _GAP = 150, 64, 6  # pixels: margin for words, height of a plot, between things
 _COLUMNS = 40  # frames in a row of a strip, at most
 
@@ -38,7 +51,7 @@ def render_strip(found: Trajectory[LatentState], cell: int = 64, difference: boo
     step = (width + 1) / every  # pixels from one record to the next
     left = _WORDS + step * np.arange(length) + _GAP * (np.arange(length) >= found.context)
     right, line = int(left[-1] + width), int(_WORDS + step * found.context)
-    block = kinds * (height + 1) + 2 * (_PLOT + _GAP) + 2 * _GAP
+    block = kinds * (height + 1) + _curves(found) * (_PLOT + _GAP) + 2 * _GAP
     canvas = blank(right + _GAP, 20 + count * block)
     draw = ImageDraw.Draw(canvas)
     shown = range(found.context % every, length, every)  # so that the first of the dream is among them
@@ -61,7 +74,8 @@ def render_film(found: Trajectory[LatentState], cell: int = 128, difference: boo
     """A film (F, H, W, 3) uint8, a frame for each record.
 
     For each sequence: truth, the mixture's dream and each member's side by side, below them uncertainty and
-    reward with a cursor. Dreams have a white border while they are shown images, an orange one from where they are not.
+    reward with a cursor. Dreams have a white border while they are shown images, an orange one from where they are not,
+    and a red one from where they are likely worse than the last picture, if that is known.
 
     Args:
         found: what to show, as ``open_loop`` gives it.
@@ -73,7 +87,7 @@ def render_film(found: Trajectory[LatentState], cell: int = 128, difference: boo
     kinds, count, length, height, width, _ = rows.shape
     edge, caption = 4, 20
     wide = max(kinds * (width + 2 * edge + _GAP), _WORDS + 400)
-    block = caption + height + 2 * edge + 2 * (_PLOT + _GAP) + 3 * _GAP
+    block = caption + height + 2 * edge + _curves(found) * (_PLOT + _GAP) + 3 * _GAP
     top = caption + edge + height + edge + _GAP
     centres = np.linspace(_WORDS + 8, wide - 14, length)
     still = blank(wide + _GAP, 20 + count * block)  # what does not move
@@ -94,12 +108,12 @@ def render_film(found: Trajectory[LatentState], cell: int = 128, difference: boo
                 x = _GAP + row * (width + 2 * edge + _GAP)
                 if row:
                     border = (x, y, x + width + 2 * edge - 1, y + height + 2 * edge - 1)
-                    draw.rectangle(border, DREAMT if dreamt else SEEN)
+                    draw.rectangle(border, _border(found, n, t))
                 paste(frame, rows[row, n, t], x + edge, y + edge)
                 if not row and not valid[n, t]:
                     draw.text((x + edge + width // 2, y + height // 2), "not known", FAINT, font(), anchor="mm")
             low = 20 + n * block + top
-            draw.line((centres[t], low, centres[t], low + 2 * _PLOT + _GAP), SEEN)
+            draw.line((centres[t], low, centres[t], low + _curves(found) * (_PLOT + _GAP) - _GAP), SEEN)
         frames.append(np.asarray(frame))
     return np.stack(frames)
 
@@ -194,4 +208,38 @@ def _plots(
     lines = [Line(real[n], _REAL, "real"), Line(imagined[n], _IMAGINED, "imagined")]
     plot(draw, (left, top, right, top + _PLOT), x=x[1:], lines=lines, scale=reward, title="reward of a step")
     begins = (x[found.context - 1] + x[found.context]) / 2
-    draw.line((begins, top - _PLOT - _GAP, begins, top + _PLOT), DREAMT)
+    if found.expected_error is not None:
+        top += _PLOT + _GAP
+        _error_plot(draw, found, n=n, x=x[found.context :], box=(left, top, right, top + _PLOT))
+    draw.line((begins, place[1], begins, top + _PLOT), DREAMT)
+
+
+def _error_plot(
+    draw: ImageDraw.ImageDraw, found: Trajectory[LatentState], n: int, x: np.ndarray, box: tuple[int, int, int, int]
+) -> None:
+    """The error to be expected by now with its band, the true one, and where trust ends."""
+    low, high, median = _known(found.expected_error)[n].T  # (H,)
+    truth, image = (_known(y)[n, found.context :].astype(float) for y in (found.truth, found.image))
+    valid = _known(found.valid)[n, found.context :]
+    true = np.where(valid, np.abs(truth - image).mean((1, 2, 3)) / 255, np.nan)
+    high = np.where(np.isfinite(high), high, np.nan)
+    lines = [
+        Line(low, _BAND),
+        Line(high, _BAND, "band of 90%"),
+        Line(median, _IMAGINED, "expected"),
+        Line(true, _REAL, "true"),
+    ]
+    plot(draw, box, x=x, lines=lines, scale=scale_of(median, true, high, least=Scale(0, 0)), title="error in pixels")
+    trusted = int(_known(found.trusted)[n])
+    if trusted < len(x):
+        draw.line((x[trusted], box[1], x[trusted], box[3]), LOST, 2)
+
+
+def _curves(found: Trajectory[LatentState]) -> int:
+    return 2 if found.expected_error is None else 3
+
+
+def _border(found: Trajectory[LatentState], n: int, t: int) -> tuple[int, int, int]:
+    """White while images are shown, orange in a dream, red once it is likely worse than the last picture."""
+    lost = found.trusted is not None and t - found.context >= int(found.trusted[n])
+    return LOST if lost else DREAMT if t >= found.context else SEEN

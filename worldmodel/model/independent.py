@@ -73,12 +73,14 @@ class IndependentEnsemble(Transition):
         feature_size, action_size, param_size: sizes F, A, P.
         default_width: the world model's.
         members: K.
-        width, layers: of every member's hidden layers (linear, layer norm, SiLU); as wide as the world model's if None.
+        width, layers: of every member's hidden layers (linear, layer norm, SiLU); if no width is given, the world
+            model's times ``width_share``.
         prior_scale: deviation of the fixed random functions, 0 for none.
         normalise: with layer norms.
+        width_share: members half as wide (0.5) cost an update a third of what whole ones do.
 
     Raises:
-        ValueError: without a member or a hidden layer, or if ``prior_scale`` is below 0.
+        ValueError: without a member or a hidden layer, if ``prior_scale`` is below 0, or ``width_share`` not above it.
     """
 
     def __init__(
@@ -93,11 +95,15 @@ class IndependentEnsemble(Transition):
         layers: Hidden = 2,
         prior_scale: NonNegativeFloat = 0.0,
         normalise: bool = True,
+        width_share: float = 1.0,
     ) -> None:
         super().__init__(members, layers)
         if prior_scale < 0:
             raise ValueError(f"prior_scale is a deviation of at least 0, got {prior_scale}")
-        inputs, width = feature_size + action_size, default_width if width is None else width
+        if width_share <= 0:
+            raise ValueError(f"width_share is a share of the world model's width above 0, got {width_share}")
+        inputs = feature_size + action_size
+        width = max(1, round(default_width * width_share)) if width is None else width
         blocks: list[nn.Module] = []
         for i in range(layers):
             norm = [MemberNorm(members, width)] if normalise else []

@@ -22,9 +22,17 @@ Losses = dict[str, Tensor]
 
 
 class RewardHead(nn.Module):
-    """p(r|s): two-hot over exponential bins, starting at zero (DreamerV3)."""
+    """p(r|s): two-hot over exponential bins, starting at zero (DreamerV3).
 
-    def __init__(self, feature_size: int, width: int, layers: int, bins: int, limit: float) -> None:
+    Args:
+        feature_size: F.
+        width, layers: of the hidden layers.
+        bins, limit: two-hot bins, the outermost at +-symexp(limit).
+    """
+
+    def __init__(
+        self, feature_size: int, width: Width, layers: Layers = 1, bins: Width = 63, limit: PositiveFloat = 6.0
+    ) -> None:
         super().__init__()
         self.net = MLP(feature_size, bins, width, layers, zero=True)
         self.twohot = TwoHot(bins, limit)
@@ -40,7 +48,7 @@ class RewardHead(nn.Module):
 class ContinueHead(nn.Module):
     """p(c|s): the probability that a state is not terminal."""
 
-    def __init__(self, feature_size: int, width: int, layers: int) -> None:
+    def __init__(self, feature_size: int, width: int, layers: int = 1) -> None:
         super().__init__()
         self.net = MLP(feature_size, 1, width, layers)
 
@@ -64,10 +72,9 @@ class WorldModel(nn.Module):
         latents: family of the latent distributions.
         transition: builds the ensemble from (deter, feature, action, params) sizes and the width.
         decoder: builds the decoder from the feature size.
+        reward: builds the reward head from the feature size and the width.
         deter: size D of the memory.
         width: hidden width of RSSM, heads, and the transition unless that has its own.
-        head_layers: hidden layers of the reward and continue heads.
-        bins, limit: two-hot bins of the reward, the outermost at +-symexp(limit).
         free_nats: KL below which nothing is pulled, in nats over all latents (Kingma et al. 2016).
         decode_fraction: share of the frames that is reconstructed, a random subset each time (unbiased).
         deterministic: the posterior is g(o), a function of the image alone that is not drawn.
@@ -83,11 +90,9 @@ class WorldModel(nn.Module):
         latents: Latents,
         transition: Callable[[int, int, int, int, int], Transition],
         decoder: Callable[[int], Decoder],
+        reward: Callable[[int, int], RewardHead] = RewardHead,
         deter: Width = 256,
         width: Width = 256,
-        head_layers: Layers = 1,
-        bins: Width = 63,
-        limit: PositiveFloat = 6.0,
         free_nats: NonNegativeFloat = 1.0,
         decode_fraction: PositiveShare = 1.0,
         bootstrap: bool = False,
@@ -109,8 +114,8 @@ class WorldModel(nn.Module):
             deterministic=deterministic,
         )
         self.decoder = decoder(feature_size)
-        self.reward = RewardHead(feature_size, width, head_layers, bins=bins, limit=limit)
-        self.cont = ContinueHead(feature_size, width, head_layers)
+        self.reward = reward(feature_size, width)
+        self.cont = ContinueHead(feature_size, width)
         self.free_nats, self.decode_fraction, self.bootstrap = free_nats, decode_fraction, bootstrap
         self.register_buffer("typical_uncertainty", torch.zeros(()))
 

@@ -13,6 +13,7 @@ from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
 from worldmodel.model.world_model import Metrics, WorldModel
+from worldmodel.training.average import WeightAverage
 from worldmodel.training.optimizer import Optimizer
 from worldmodel.types import ActionSpec, SequenceBatch
 
@@ -39,6 +40,7 @@ class Agent(nn.Module):
         collect_with: who acts in collection; the actor if null.
         evaluate_with: who acts in an evaluation; the actor if null.
         optimizer: makes the steps; one with its defaults if None.
+        average: the running mean of the weights that is evaluated and looked at; one with its defaults if None.
 
     Raises:
         UserError: no loss has the name of a weight, or somebody cannot act here.
@@ -54,6 +56,7 @@ class Agent(nn.Module):
         collect_with: MakeController | None = None,
         evaluate_with: MakeController | None = None,
         optimizer: Optimizer | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.action = action
@@ -64,7 +67,7 @@ class Agent(nn.Module):
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})
-        self.optimizer = optimizer or Optimizer()
+        self.optimizer, self.average = optimizer or Optimizer(), average or WeightAverage()
         self._losses = torch.compile(self.losses) if compile else self.losses
         self.collect_with, self.evaluate_with = collect_with or ActorController, evaluate_with or ActorController
         for explore in (True, False):
@@ -116,6 +119,7 @@ class Agent(nn.Module):
         module = fabric.strategy.setup_module(self)
         self._fabric, self._forward = fabric, module.__call__
         self.optimizer.setup(self.parts, fabric)
+        self.average.setup(self)
         return self
 
     def update(self, batch: SequenceBatch) -> Metrics:
@@ -133,6 +137,7 @@ class Agent(nn.Module):
         self._share_statistics()
         if norms is None:
             return {}
+        self.average.update()
         if self.actor_critic is not None:
             self.actor_critic.critic.update_target()
         return metrics | {f"gradient/{name}": norm for name, norm in norms.items()}

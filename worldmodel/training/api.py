@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 
+from worldmodel.training.early import announced
 from worldmodel.training.fit import fit
 
 
@@ -35,7 +36,8 @@ def train(*configs: str | Path, run: str | Path, **settings: Any) -> Path:
     words = [word for text in given or ["base"] for word in ("--config", text)]
     precision = torch.get_float32_matmul_precision()
     try:
-        fit([*words, "--run", str(run)])
+        with announced([*words, "--run", str(run)]) as named:
+            fit(named)
     finally:
         torch.set_float32_matmul_precision(precision)
     return Path(run)

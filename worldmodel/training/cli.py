@@ -9,16 +9,19 @@ import logging
 import sys
 import warnings
 
+import worldmodel
 from worldmodel.errors import UserError
+from worldmodel.training import early
 
 # functions of the modules of the same names in worldmodel/commands, loaded when they are called for
 COMMANDS = {
-    "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and calibration.json.",
+    "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and JSON.",
     "imagine": "Film what a run's model dreams, beside what happens.",
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
-    "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
+    "export": "Keep what a run has learned in a small folder, for report, imagine and play; or its actor as a program.",
 }
 TRAINING = ("fit", "validate")
+TASKS = "tasks"
 _HELP = """usage: worldmodel COMMAND [OPTIONS]
 
 Learn a latent world model from pixels, know how uncertain it is, and control with it.
@@ -28,24 +31,25 @@ Learn a latent world model from pixels, know how uncertain it is, and control wi
   report     what a run has learned and how well its uncertainty is calibrated, as one HTML file
   imagine    a film of what its model predicts, beside what happens
   play       drive its model in a browser, beside the simulator
-  export     what the last three need of a run, a few MB
+  export     what the last three need of a run, a few MB; or its actor as one program (torch.export, ONNX)
+  tasks      what there is to train on, and what of it is installed
 
 Begin:
-  worldmodel fit --config task/cartpole_balance --run runs/balance
-  worldmodel fit --config task/walker_walk --config size/12m --config transition/independent --run runs/walker
-Go on, after a kill or for longer:
-  worldmodel fit --run runs/balance
-  worldmodel fit --run runs/balance --schedule.rounds 300
+  worldmodel fit --task cartpole_balance
+  worldmodel fit --task walker_walk --size 12m --transition independent --run runs/walker
+Go on, after Ctrl-C or a kill, or for longer:
+  worldmodel fit --run runs/walker
+  worldmodel fit --run runs/walker --schedule.rounds 300
 Look at it:
-  worldmodel report --run runs/balance
-  worldmodel imagine --run runs/balance --out dream.mp4
-  worldmodel play --run runs/balance
+  worldmodel report --run runs/walker
+  worldmodel imagine --run runs/walker --out dream.mp4
+  worldmodel play --run runs/walker
 Plan instead of asking the actor:
-  worldmodel validate --run runs/balance --policy policy/cem
+  worldmodel validate --run runs/walker --policy cem
 
---config takes what is shipped, by name, and files of your own. Tasks, sizes, encoders, transitions and policies go
-together in any order. `worldmodel COMMAND --help` has the options that are set first; `worldmodel fit --help` names
-the configurations too, and `worldmodel fit --help-all` has every setting."""
+--task, --size, --encoder, --transition and --policy take what is shipped, by name, in any order, and --task any
+Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
+`worldmodel COMMAND --help` has the options that are set first, `worldmodel fit --help-all` every setting."""
 
 
 def command(given: list[str]) -> None:
@@ -54,17 +58,26 @@ def command(given: list[str]) -> None:
     Raises:
         UserError: there is no such command, or something that the person at the keyboard can mend.
     """
-    names = [*TRAINING, *COMMANDS]
+    names = [*TRAINING, *COMMANDS, TASKS]
     if not given:
         raise UserError(f"say what to do: {', '.join(names)}, or --help")
     name, rest = given[0], given[1:]
     if name in ("-h", "--help"):
         print(_HELP)
         sys.exit(0)
+    if name == "--version":
+        print(f"worldmodel {worldmodel.__version__}")
+        sys.exit(0)
     if name in TRAINING:
-        getattr(importlib.import_module("worldmodel.training.fit"), name)(rest)
+        _train(name, rest)
+        return
+    if name == TASKS:
+        importlib.import_module("worldmodel.commands.tasks").tasks()
         return
     if name in COMMANDS:
+        early.check(name, rest)
+        if sys.stdout.isatty() and "--help" not in rest:
+            print(f"{name}: loading torch", flush=True)
         function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
         from worldmodel.training.parser import Parser  # which takes a while to load
 
@@ -77,6 +90,17 @@ def command(given: list[str]) -> None:
         return
     near = difflib.get_close_matches(name, names, n=1)
     raise UserError(f"no command {name}: {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(names)}")
+
+
+def _train(name: str, given: list[str]) -> None:
+    """What can be said without torch is said before it is loaded."""
+    given = early.expand(given)
+    early.check(name, given)
+    if name == "fit":
+        with early.announced(given) as given:
+            importlib.import_module("worldmodel.training.fit").fit(given)
+        return
+    getattr(importlib.import_module("worldmodel.training.fit"), name)(given)
 
 
 def quiet() -> None:
@@ -101,7 +125,8 @@ def run(given: list[str] | None = None) -> None:
             raise
         print(f"worldmodel: {UserError(f'{str(error.filename)[:200]}: {error.strerror}')}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:  # before there was anything to save
+    except KeyboardInterrupt:
+        print("worldmodel: interrupted; there was nothing to save", file=sys.stderr)
         sys.exit(130)
     finally:
         if torch:

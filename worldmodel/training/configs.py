@@ -67,11 +67,20 @@ def arrange(paths: Iterable[Path | str]) -> list[Path | str]:
 
 
 def merged(*wanted: str | Path) -> dict[str, Any]:
-    """The settings that these configurations come to, as plain data, without the defaults of what they leave out."""
+    """The settings that these configurations come to, as plain data, without the defaults of what they leave out.
+
+    Args:
+        wanted: names, files, or texts of settings.
+    """
     settings: dict[str, Any] = {}
-    for path in arrange([find(name) for name in wanted]):
-        settings = merge(settings, read_yaml(Path(path)))
+    for path in arrange([name if is_text(name) else find(name) for name in wanted]):
+        settings = merge(settings, read_yaml(path))
     return settings
+
+
+def is_text(name: str | Path) -> bool:
+    """Whether what was given as a configuration is settings rather than the name of a file."""
+    return isinstance(name, str) and any(mark in name for mark in "{:\n")
 
 
 def merge(base: Any, over: Any) -> Any:

@@ -30,7 +30,6 @@ class Experience:
         size: side of the rendered image in pixels.
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
-        pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
         episode_frames: longest of the episodes that are collected, in environment frames, so that there are more
             beginnings among them; as long as the task has them if None. Evaluations run whole episodes.
         capacity: records the replay samples from, on each rank.
@@ -52,7 +51,6 @@ class Experience:
         size: Side = 64,
         camera: Cameras = None,
         quality: Quality = "fast",
-        pixels: bool = False,
         episode_frames: PositiveInt | None = None,
         capacity: Annotated[int, Range(least=2)] = 500_000,
         batch: PositiveInt = 16,
@@ -75,7 +73,6 @@ class Experience:
             "action_repeat": action_repeat,
             "camera": camera,
             "quality": quality,
-            "pixels": pixels,
         }
         self.episode_frames = episode_frames
         self.batch, self.length, self.store_features = batch, length, store_features

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.experience.collector import run_episodes
+import worldmodel
+from worldmodel.control.controller import LatentPolicy
+from worldmodel.experience.collector import Policy, run_episodes
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.rollouts import longest, open_loop
 from worldmodel.insight.video import write_mp4
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import write_atomically
+from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.randomness import own_randomness, seed_for
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.world import World
+from worldmodel.types import Observation
 
 _CONTEXT = 5  # records that are seen before an open-loop rollout
 
@@ -34,7 +40,28 @@ class Evaluation(NamedTuple):
         return sum(self.returns) / len(self.returns)
 
 
-def evaluate(world: World, episodes: int, purpose: str = "evaluation") -> Evaluation:
+class Interruptible:
+    """A policy that leaves off as soon as a signal has come.
+
+    Args:
+        policy: who acts.
+        stop: notes the signal.
+    """
+
+    def __init__(self, policy: LatentPolicy, stop: Stop) -> None:
+        self.controller = policy.controller
+        self._policy, self._stop = policy, stop
+
+    def initial(self, n: int) -> Any:
+        return self._policy.initial(n)
+
+    def __call__(self, observation: Observation, state: Any) -> tuple[Tensor, Any]:
+        if self._stop.number:
+            raise Interrupted(self._stop.number)
+        return self._policy(observation, state)
+
+
+def evaluate(world: World, episodes: int, purpose: str = "evaluation", stop: Stop | None = None) -> Evaluation:
     """Let the agent act, as surely as it can, the same episodes each time, shared out over the ranks.
 
     Whether one evaluates changes nothing: random numbers are its own.
@@ -43,36 +70,68 @@ def evaluate(world: World, episodes: int, purpose: str = "evaluation") -> Evalua
         world: whose agent, and whose environments held out for the purpose.
         episodes: how many, on all ranks together; at least one on each.
         purpose: see ``Experience.held_out``.
+        stop: a signal, if there was one.
+
+    Raises:
+        Interrupted: it came while this went on; not where there are several ranks, of which each has its own pace.
     """
     fabric, agent, data = world.fabric, world.agent, world.data
     with own_randomness(seed_for(data.seed, data.rank, f"{purpose}: draws")), evaluating(agent), torch.no_grad():
         share = max(1, episodes // fabric.world_size)
-        found = run_episodes(data.held_out(purpose), agent.policy(explore=False), share, record_video=True)
+        policy: Policy = agent.policy(explore=False)
+        if stop is not None and fabric.world_size == 1:
+            policy = Interruptible(agent.policy(explore=False), stop)
+        found = run_episodes(data.held_out(purpose), policy, share, record_video=True)
     returns = fabric.all_gather(torch.tensor([episode.return_ for episode in found], device=fabric.device))
     assert isinstance(returns, Tensor)
     return Evaluation(returns.flatten().tolist(), found[0].video)
 
 
-def record(folder: RunFolder, world: World, found: Evaluation, seconds: float, purpose: str = "evaluation") -> None:
+def record(folder: RunFolder, world: World, found: Evaluation, seconds: float) -> None:
     """A line in ``evaluations.jsonl``, and a film of an episode; on the first rank."""
-    policy = world.agent.controller(explore=False).name
-    frames_seen = world.frames
-    if not world.fabric.is_global_zero:
-        return
-    returns = torch.tensor(found.returns)
-    row: dict[str, Any] = {
-        "frames": frames_seen,
+    row = _row(world, found, seconds) | {"starts": "evaluation"}
+    if world.fabric.is_global_zero:
+        folder.add_evaluation(row)
+        _film(folder.film_to_be(world.agent.updates), found)
+
+
+def record_validation(folder: RunFolder, world: World, found: Evaluation, seconds: float, checkpoint: Path) -> None:
+    """A line in ``validations.jsonl``: whose weights, in which episodes, when; and a film. On the first rank.
+
+    Args:
+        folder: of the run.
+        world: that was evaluated.
+        found: what came of it.
+        seconds: of training that the weights had.
+        checkpoint: their file.
+    """
+    row = _row(world, found, seconds) | {
+        "starts": "report",
+        "seed": world.data.seed,
+        "checkpoint": checkpoint.name,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "version": worldmodel.__version__,
+    }
+    if world.fabric.is_global_zero:
+        folder.add_validation(row)
+        _film(folder.film_to_be(world.agent.updates, row["policy"]), found)
+
+
+def _row(world: World, found: Evaluation, seconds: float) -> dict[str, Any]:
+    """Every rank has to ask."""
+    return {
+        "frames": world.frames,
         "updates": world.agent.updates,
         "seconds": round(seconds, 1),
-        "policy": policy,
-        "starts": purpose,
+        "policy": world.agent.controller(explore=False).name,
         "returns": [round(x, 3) for x in found.returns],
-        "return_mean": round(float(returns.mean()), 3),
-        "return_std": round(float(returns.std(unbiased=False)), 3),
+        "return_mean": round(found.mean, 3),
+        "return_std": round(float(np.std(found.returns)), 3),
     }
-    folder.add_evaluation(row)
+
+
+def _film(path: Path, found: Evaluation) -> None:
     if found.video is not None:
-        path = folder.film(world.agent.updates, None if purpose == "evaluation" else policy)
         write_mp4(path, found.video, fps=25)
 
 
@@ -91,10 +150,11 @@ def film_rollouts(folder: RunFolder, world: World) -> None:
 
 @contextmanager
 def evaluating(agent: Agent) -> Iterator[None]:
-    """Inside, the agent is in evaluation mode."""
+    """Inside, the agent is in evaluation mode and has the mean of its weights."""
     before = agent.training
     agent.eval()
     try:
-        yield
+        with agent.average.applied():
+            yield
     finally:
         agent.train(before)

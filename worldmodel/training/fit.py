@@ -6,18 +6,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.average import mean_weights
+from worldmodel.training.calibrating import calibrated
 from worldmodel.training.checkpoint import load_checkpoint
-from worldmodel.training.evaluation import evaluate, record
+from worldmodel.training.console import facts, megabytes
+from worldmodel.training.early import free_folder
+from worldmodel.training.evaluation import evaluate, record_validation
 from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.lock import locked_by_first
 from worldmodel.training.metrics import duration
 from worldmodel.training.run import Run
-from worldmodel.training.run_folder import RunFolder, free_folder
+from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.schedule import Progress, Schedule
 from worldmodel.training.settings import Settings, read, training_parser
 from worldmodel.training.train import train
@@ -77,9 +82,22 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
                 print(f"stopped after update {world.agent.updates:,}, saved: {_going(folder)} goes on", flush=True)
                 raise SystemExit(signal.code) from None
         if fabric.is_global_zero:
+            if schedule.calibration_episodes:
+                print(calibrated(folder.path, schedule.calibration_episodes), flush=True)
             print(_closing(run), flush=True)
+    except UserError as error:
+        raise _explained(error, folder) from error
     finally:
         data.close()
+
+
+def _explained(error: UserError, folder: RunFolder) -> UserError:
+    """The error, with the traceback of somebody's environment put beside the run that it ended."""
+    if not error.details or not folder.config.exists():
+        return error
+    path = folder.path / "environment_error.txt"
+    path.write_text(error.details)
+    return UserError(f"{error}; its traceback is in {path}")
 
 
 def _going_on(folder: RunFolder, named: str | None, rewind: bool) -> dict[str, Any] | None:
@@ -120,20 +138,26 @@ def _finished(folder: RunFolder, checkpoint: dict[str, Any]) -> str:
 
 
 def _banner(world: World, schedule: Schedule, folder: RunFolder) -> str:
+    """What is known once all is built."""
     fabric, agent = world.fabric, world.agent
     where = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else str(fabric.device)
     several = f" x {fabric.world_size}" if fabric.world_size > 1 else ""
-    limits = [] if schedule.planned is None else [f"{schedule.planned:,} updates"]
-    limits += [] if schedule.max_minutes is None else [f"{schedule.max_minutes:g} minutes"]
-    known = cores()
-    facts = {
-        "task": f"{world.data.task}, {world.data.num_envs} environments",
-        "folder": str(folder.path),
+    told = {
         "model": f"{sum(p.numel() for p in agent.parameters() if p.requires_grad):,} parameters that learn",
-        "device": f"{where}{several}, {len(known) or os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "until": " or ".join(limits),
+        "device": f"{where}{several}, {torch.get_num_threads()} threads on {len(cores()) or os.cpu_count()} cores",
     }
-    return "\n".join(f"{name:8s}{fact}" for name, fact in facts.items())
+    told |= {"note": world.data.environments.note} if world.data.environments.note else {}
+    return facts(**told, **_estimate(schedule, folder))
+
+
+def _estimate(schedule: Schedule, folder: RunFolder) -> dict[str, str]:
+    """How long the rest takes, at the pace so far. Of a run that is new the lines to come say so."""
+    rows = folder.read_metrics()
+    pace = sorted(row["updates_per_second"] for row in rows if "updates_per_second" in row)
+    if not pace or schedule.planned is None:
+        return {}
+    left = max(0.0, schedule.planned - rows[-1]["updates"])
+    return {"left": f"{left:,.0f} updates, about {duration(left / max(1e-6, pace[len(pace) // 2]))}"}
 
 
 def _closing(run: Run) -> str:
@@ -142,7 +166,8 @@ def _closing(run: Run) -> str:
     best = "" if progress.best == -float("inf") else f" (best {progress.best:.1f})"
     return (
         f"finished: {scored}{best} after {run.world.agent.updates:,} updates in {duration(progress.seconds)} of "
-        f"training, all in {folder}\nnext: worldmodel report --run {folder}, worldmodel play --run {folder}"
+        f"training, all in {folder}: {megabytes(folder)}, of which the replay {megabytes(folder / 'replay')}\n"
+        f"next: worldmodel report --run {folder}\n      worldmodel play --run {folder}"
     )
 
 
@@ -167,22 +192,32 @@ def validate(given: list[str]) -> None:
 
 def _validate(fabric: Fabric, settings: Settings) -> None:
     config, folder, data = settings.config, RunFolder(settings.config.run), settings.data()
-    checkpoint = load_checkpoint(Path(config.checkpoint) if config.checkpoint else folder.weights)
+    path = Path(config.checkpoint) if config.checkpoint else folder.weights
+    checkpoint, episodes = load_checkpoint(path), settings.schedule().evaluation_episodes
     try:
         world = World(fabric, data, settings.agent, config.seed)
-        world.agent.load_state_dict(checkpoint["state_dict"])
+        world.agent.load_state_dict(mean_weights(checkpoint))
+        world.agent.average.setup(world.agent)
         world.agent.optimizer.updates, data.frames = checkpoint["updates"], checkpoint["frames"]
-        found = evaluate(world, settings.schedule().evaluation_episodes, "report")
+        who = world.agent.controller(explore=False).name
+        of = f"{who} with {path.name} of update {checkpoint['updates']:,}, seed {config.seed}"
+        if fabric.is_global_zero:
+            print(f"validating {of}: {episodes} episodes", flush=True)
+        found = evaluate(world, episodes, "report")
         complaint = None
         try:
-            record(folder, world, found, seconds=checkpoint["progress"]["seconds"], purpose="report")
+            record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
         except UserError as cause:  # of a run that is read-only: what was found is said all the same
             complaint = cause
     finally:
         data.close()
     if fabric.is_global_zero:
-        spread = float(torch.tensor(found.returns).std(unbiased=False))
-        policy = world.agent.controller(explore=False).name
-        print(f"{policy}: return {found.mean:.1f} +- {spread:.1f} over {len(found.returns)} episodes", flush=True)
+        least, most = min(found.returns), max(found.returns)
+        print(
+            f"{who}: return {found.mean:.1f} +- {np.std(found.returns):.1f} (standard deviation; {least:.1f} to "
+            f"{most:.1f}) over {len(found.returns)} episodes"
+            + (f", added to {folder.validations}" if complaint is None else ""),
+            flush=True,
+        )
     if complaint is not None:
         raise complaint

@@ -44,4 +44,4 @@ class Stop:
             os._exit(128 + number)
         self.number = number
         # print is not allowed in the middle of another print
-        os.write(1, b"stopping after this update; again to leave at once\n")
+        os.write(1, b"stopping after this update, and saving; again to leave at once\n")

@@ -9,6 +9,7 @@ import torch
 
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.data import Experience
 from worldmodel.training.parser import Parser
@@ -49,7 +50,7 @@ def load_run(
     data.seed = settings.config.seed
     try:
         agent = settings.agent(data.action)
-        agent.load_state_dict(state["state_dict"])
+        agent.load_state_dict(mean_weights(state))
     except UserError:
         data.close()
         raise
@@ -61,7 +62,7 @@ def _settings(config: Path, held: dict[str, Any], environments: int | None) -> S
     """As the command line reads them."""
     parser = Parser()
     add_parts(parser)
-    given = {name: held[name] for name in ("seed", "data", "optimizer", "model") if name in held}
+    given = {name: held[name] for name in ("seed", "data", "optimizer", "average", "model") if name in held}
     if environments is not None:
         given["data"]["num_envs"] = environments
     try:

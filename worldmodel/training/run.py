@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import EpisodeSummary
 from worldmodel.training.checkpoint import link, save_checkpoint
-from worldmodel.training.evaluation import Evaluation, film_rollouts, record
+from worldmodel.training.console import bar
+from worldmodel.training.evaluation import Evaluation, evaluate, film_rollouts, record
 from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.metrics import Averages, line
 from worldmodel.training.run_folder import RunFolder
 from worldmodel.training.schedule import Clock, Progress, Schedule
 from worldmodel.training.world import World
+
+_FEW = 10  # records of an episode: less than one can learn from
 
 
 class Run:
@@ -71,15 +72,43 @@ class Run:
             raise UserError(f"a replay of capacity {replay.capacity} never holds the {wanted} records to begin with")
         if self._is_first and len(replay) < wanted:
             print(f"filling the replay with {wanted - len(replay):,} records of random actions", flush=True)
-        with tqdm(total=wanted, unit=" records", leave=False, disable=None if self._is_first else True) as bar:
+        with bar("filling the replay", wanted, self._is_first and len(replay) < wanted) as shown:
             while self.world.total(len(replay) < wanted):  # ranks step together
-                bar.update(len(replay) - bar.n)
+                shown.at(len(replay))
                 yield len(replay)
+        self._look_at_episodes()
+
+    def _look_at_episodes(self) -> None:
+        """Say so where actions last so long that next to nothing is left of an episode."""
+        data, collector = self.world.data, self.world.collector
+        records = len(self.world.replay) / max(1, collector.episodes)
+        repeat = data.settings["action_repeat"]
+        if self._is_first and collector.episodes and repeat > 1 and records < _FEW:
+            print(
+                f"warning: episodes of random actions have {records:.1f} records on average, for an action lasts "
+                f"{repeat} frames: --data.action_repeat 1 makes {repeat} times as many",
+                flush=True,
+            )
 
     def end_round(self) -> None:
         """Count it, and look at the clock, which is the first rank's."""
         self.progress.round, self.progress.update = self.progress.round + 1, 0
         self.progress.seconds = self.world.fabric.broadcast(self.clock.seconds())
+
+    def evaluate(self) -> bool:
+        """Evaluate as the schedule says; whether these weights are the best so far, which are to be saved then.
+
+        Raises:
+            Interrupted: a signal came. All is saved as it was before, and a resumed run evaluates then.
+        """
+        progress = self.progress
+        try:
+            with self.clock.stopped():
+                return self.add_evaluation(evaluate(self.world, self.schedule.episodes(progress), stop=self._stop))
+        except Interrupted:
+            progress.round, progress.update = progress.round - 1, self.schedule.updates  # the round is not over
+            self.save(always=True)
+            raise
 
     def add_evaluation(self, found: Evaluation) -> bool:
         """Write an evaluation down; whether these weights are the best so far, which are to be saved then."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import warnings
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from worldmodel.training.yaml_files import read_yaml
 # settings that a resumed run may change: how long, what is kept of it, how it is watched
 FREE = (
     *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
+    "schedule.calibration_episodes",
     "fabric.loggers",
 )
 FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
@@ -30,12 +30,13 @@ class RunFolder:
     """Where a run keeps everything.
 
     Layout: ``config.yaml``, ``checkpoints/{last,best}.ckpt``, ``replay/rank_<r>/``, ``evaluations.jsonl``,
-    ``metrics.csv``, ``videos/``, ``lock``.
+    ``validations.jsonl``, ``metrics.csv``, ``calibration.json``, ``videos/``, ``lock``.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config, self.evaluations = self.path / "config.yaml", self.path / "evaluations.jsonl"
+        self.validations = self.path / "validations.jsonl"
         self.last, self.best = self.path / "checkpoints" / "last.ckpt", self.path / "checkpoints" / "best.ckpt"
         self.videos = self.path / "videos"
         self.metrics = MetricsTable(self.path / "metrics.csv")
@@ -92,16 +93,15 @@ class RunFolder:
         Raises:
             UserError: the file cannot be written.
         """
-        try:
-            with self.inside(self.evaluations).open("ab+") as file:
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    file.write(b"\n" * (file.read(1) != b"\n"))  # a line that a kill has cut swallows no other
-                file.write(json.dumps(row).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as cause:
-            raise UserError(f"cannot write {self.evaluations} ({cause.strerror})") from cause
+        _append(self.inside(self.evaluations), row)
+
+    def add_validation(self, row: dict[str, Any]) -> None:
+        """Append a line to ``validations.jsonl``, which training neither reads nor writes.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        _append(self.inside(self.validations), row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """The lines of ``evaluations.jsonl`` that say what they should; warns of others, but for a last one cut short.
@@ -109,25 +109,23 @@ class RunFolder:
         Raises:
             UserError: it is no file that can be read.
         """
-        lines = _lines(self.evaluations)
-        rows = [_evaluation(line) for line in lines]
-        wrong = [number for number, row in enumerate(rows, 1) if row is None and lines[number - 1].endswith(b"\n")]
-        if wrong:
-            text = f"{self.evaluations}: line {wrong[0]} is no evaluation and is left out ({len(wrong)} are)"
-            warnings.warn(text, stacklevel=2)
-        return [row for row in rows if row is not None]
+        return _rows(self.evaluations)
+
+    def read_validations(self) -> list[dict[str, Any]]:
+        """The same of ``validations.jsonl``."""
+        return _rows(self.validations)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
         return [{name: _number(x) for name, x in row.items() if name and x} for row in self.metrics.read()]
 
-    def newest_episode(self) -> Path | None:
-        """The film of the last evaluation, of who was trained rather than of others; None if there is none."""
+    def film(self, updates: int) -> Path | None:
+        """An episode of the weights after so many updates, of who was trained rather than of others."""
         films = {path: found for path in self.videos.glob("*.mp4") if (found := FILM.fullmatch(path.name))}
-        newest = max(films, key=lambda path: (not films[path]["policy"], films[path]["updates"]), default=None)
-        return newest if newest is None else self.inside(newest)
+        of_these = [path for path, found in films.items() if int(found["updates"]) == updates]
+        return self.inside(min(of_these, key=lambda path: len(path.name))) if of_these else None
 
-    def film(self, updates: int, policy: str | None = None) -> Path:
+    def film_to_be(self, updates: int, policy: str | None = None) -> Path:
         """Where the film of an evaluation belongs. A run is driven by one policy as it trains, by any in validate."""
         who = "" if policy is None else "_" + re.sub(r"[^\w+.-]", "-", policy)[:80]
         return self.inside(self.videos / f"episode_{updates:07d}{who}.mp4")
@@ -153,19 +151,27 @@ class RunFolder:
         self.metrics.forget_after(updates)
 
 
-def free_folder(task: str) -> str:
-    """Make a folder for a run of this task that has no name: a short one that was not there yet."""
-    name = task.rpartition(":")[2].rpartition("/")[2].rpartition(".")[2].lower() or "run"
-    for number in count(1):
-        folder = Path("runs") / f"{name}-{number}"
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # or another process was quicker
-            continue
-        except OSError as cause:
-            raise UserError(f"cannot make {folder} ({cause.strerror}): name another with --run") from cause
-    return str(folder)
+def _append(path: Path, row: dict[str, Any]) -> None:
+    try:
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"\n" * (file.read(1) != b"\n"))  # a line that a kill has cut swallows no other
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as cause:
+        raise UserError(f"cannot write {path} ({cause.strerror})") from cause
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    lines = _lines(path)
+    rows = [_evaluation(line) for line in lines]
+    wrong = [number for number, row in enumerate(rows, 1) if row is None and lines[number - 1].endswith(b"\n")]
+    if wrong:
+        text = f"{path}: line {wrong[0]} is no evaluation and is left out ({len(wrong)} are)"
+        warnings.warn(text, stacklevel=3)
+    return [row for row in rows if row is not None]
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -28,6 +28,7 @@ class Schedule:
         final_episodes: episodes in the evaluation at the end; as in the others if null.
         checkpoint_every: rounds between two checkpoints. The end, and whatever is better than before, is always saved.
         console_every: rounds between two printed lines, each with a row in metrics.csv.
+        calibration_episodes: held-out episodes at the end, to know how wrong the dreams are; 0 for none.
 
     Raises:
         UserError: nothing ends the run.
@@ -46,12 +47,14 @@ class Schedule:
         final_episodes: PositiveInt | None = None,
         checkpoint_every: PositiveInt = 8,
         console_every: PositiveInt = 4,
+        calibration_episodes: NonNegativeInt = 16,
     ) -> None:
         self.rounds, self.max_minutes, self.prefill = rounds, max_minutes, prefill
         self.steps, self.updates = steps, updates
         self.evaluate_every, self.evaluate_minutes = evaluate_every, evaluate_minutes
         self.evaluation_episodes, self.final_episodes = evaluation_episodes, final_episodes
         self.checkpoint_every, self.console_every = checkpoint_every, console_every
+        self.calibration_episodes = calibration_episodes
         if rounds is None and max_minutes is None:
             raise UserError("nothing ends this run: give schedule.rounds or schedule.max_minutes")
 

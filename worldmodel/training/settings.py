@@ -16,6 +16,7 @@ import worldmodel as front_door
 from encoders.ranges import Seed
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.average import WeightAverage
 from worldmodel.training.checkpoint import one_line
 from worldmodel.training.configs import KINDS, arrange, find, is_whole, merge, names
 from worldmodel.training.data import Experience
@@ -29,7 +30,7 @@ from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
 
 _Parts = Mapping[str, Callable[..., Any]]
-PARTS: _Parts = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
+PARTS: _Parts = {"data": Experience, "optimizer": Optimizer, "average": WeightAverage, "model": Agent}  # what a run is
 MACHINE: _Parts = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
 
 
@@ -38,7 +39,8 @@ def add_parts(parser: Parser) -> None:
     parser.add_argument("--seed", type=Seed, default=0, help="everything that is drawn derives from it")
     parser.add_class_arguments(Experience, "data", instantiate=False)
     parser.add_class_arguments(Optimizer, "optimizer", instantiate=False)
-    parser.add_class_arguments(Agent, "model", skip={"action", "optimizer"}, instantiate=False)
+    parser.add_class_arguments(WeightAverage, "average", instantiate=False)
+    parser.add_class_arguments(Agent, "model", skip={"action", "optimizer", "average"}, instantiate=False)
 
 
 _FIRST = (
@@ -68,7 +70,7 @@ def training_parser(name: str, description: str) -> Parser:
 
 def _shipped() -> str:
     """What there is to name after ``--config``, a paragraph for each kind."""
-    text = "configurations, in any order; what is not named is base, at the size laptop:"
+    text = "shipped, by --KIND NAME or --config KIND/NAME, in any order; what is not named is base, at the size laptop:"
     for kind in KINDS:
         listed = ", ".join(name.removeprefix(f"{kind}/") for name in names(kind))
         text += "\n" + fill(f"{kind}/ {listed}", 100, initial_indent="  ", subsequent_indent="    ")
@@ -110,7 +112,8 @@ class Settings:
             UserError: settings do not go together, images are of another size than the model's, or memory is short.
         """
         try:
-            agent = Agent(action, optimizer=Optimizer(**vars(self._made.optimizer)), **vars(self._made.model))
+            optimizer, average = Optimizer(**vars(self._made.optimizer)), WeightAverage(**vars(self._made.average))
+            agent = Agent(action, optimizer=optimizer, average=average, **vars(self._made.model))
             self._look(agent)
         except ValueError as cause:
             raise UserError(reason(cause)) from cause

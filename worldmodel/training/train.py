@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from worldmodel.experience.collector import RandomPolicy
-from worldmodel.training.evaluation import evaluate
 from worldmodel.training.run import Run
 from worldmodel.training.schedule import Schedule
 from worldmodel.training.world import World
@@ -42,10 +41,7 @@ def train(world: World, schedule: Schedule, run: Run) -> None:
             run.stop_if_asked()
 
         run.end_round()
-        is_better = False
-        if schedule.evaluates(progress):
-            with run.clock.stopped():
-                is_better = run.add_evaluation(evaluate(world, schedule.episodes(progress)))
+        is_better = schedule.evaluates(progress) and run.evaluate()
         if progress.round % schedule.console_every == 0 or schedule.is_over(progress):
             run.log()
         if is_better or progress.round % schedule.checkpoint_every == 0 or schedule.is_over(progress):

@@ -98,6 +98,7 @@ class World:
         return {
             "state_dict": self.agent.state_dict(),
             "optimizer": self.agent.optimizer.state_dict(),
+            "average": self.agent.average.state_dict(),
             "updates": self.agent.updates,
             "frames": self.frames,
             "ranks": ranks,
@@ -115,6 +116,7 @@ class World:
         mine = ranks[self.fabric.global_rank]
         self.agent.load_state_dict(state["state_dict"])
         self.agent.optimizer.load_state_dict(state["optimizer"])
+        self.agent.average.load_state_dict(state["average"])
         self.replay.load_state_dict(mine["replay"])
         self.collector.load_state_dict(mine["collector"])
         set_random_state(mine["random"])

@@ -1,0 +1,1 @@
+"""The model as an environment, for other libraries to learn in."""

@@ -1,0 +1,122 @@
+"""What a calibration is worth, on episodes that it has not seen. Legend: m dreams, H horizon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from worldmodel.errors import UserError
+from worldmodel.insight.calibration import rank_correlation
+from worldmodel.insight.trust import (
+    LEVELS,
+    QUANTITIES,
+    Clues,
+    Expected,
+    Origin,
+    Steps,
+    Trust,
+    conformed,
+    first_half,
+    fit_functions,
+    last_better,
+)
+
+_SHOWN = (1, 5, 15, 40)  # steps
+
+
+class Verified(NamedTuple):
+    """Dreams of half of the episodes, each judged by what was fitted on the other episodes alone."""
+
+    errors: dict[str, Steps]  # (m, H) each of ``QUANTITIES``, NaN where the episode was over
+    expected: dict[str, Expected]  # the same
+    trusted: np.ndarray  # (m,) trust horizons
+    true: np.ndarray  # (m,) steps until the dream was worse than the last picture
+
+    def coverage(self, quantity: str, level: float) -> np.ndarray:
+        """Share of errors (H,) in the band of this level; NaN where there is no band, or nothing is known."""
+        return covered(self.expected[quantity], self.errors[quantity], level)
+
+    def correlation(self, quantity: str) -> np.ndarray:
+        """Spearman's rank correlation (H,) of expected and true error; NaN where it cannot be said."""
+        return np.array(
+            [_rank(*x) for x in zip(self.expected[quantity].median.T, self.errors[quantity].T, strict=True)]
+        )
+
+    @property
+    def better(self) -> float:
+        """Share of the dreams that are no worse than the last picture up to their trust horizon."""
+        return float((self.trusted <= self.true).mean())
+
+    def rows(self, **given: Any) -> list[dict[str, Any]]:
+        """All numbers, as ``report.table_rows`` gives them."""
+        found: list[dict[str, Any]] = []
+
+        def add(case: str, metric: str, values: np.ndarray) -> None:
+            for step, x in enumerate(values.tolist(), 1):
+                row = {"measure": "expected", "case": case, "metric": metric, "horizon": step}
+                found.append({**given, **row, "value": x if math.isfinite(x) else None})
+
+        for name in QUANTITIES:
+            add(name, "rank_correlation", self.correlation(name))
+            for level in LEVELS:
+                add(name, f"coverage_{level:g}", self.coverage(name, level))
+        horizons = {"trusted": np.median(self.trusted), "true": np.median(self.true), "better": self.better}
+        for case, value in horizons.items():
+            row = {"measure": "expected", "case": case, "metric": "trust_horizon", "horizon": None}
+            found.append({**given, **row, "value": float(value)})
+        return found
+
+
+def covered(expected: Expected, error: Steps, level: float) -> np.ndarray:
+    """See ``Verified.coverage``."""
+    low, high = expected.band(level)
+    known = ~np.isnan(error) & np.isfinite(high)
+    inside = ((low <= error) & (error <= high) & known).sum(0)
+    return np.where(known.any(0), inside / np.maximum(1, known.sum(0)), math.nan)
+
+
+def shown_steps(horizon: int) -> list[int]:
+    """Of the steps 1 to H those that tables show."""
+    return sorted({step for step in (*_SHOWN, horizon) if step <= horizon})
+
+
+def verify_by_episode(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, origin: Origin) -> Verified:
+    """Fit functions on one half of the episodes; of the other, judge each by what is conformal on the rest.
+
+    Args:
+        clues, errors, episode, origin: as for ``fit_trust``.
+
+    Raises:
+        UserError: there are fewer than 4 episodes.
+    """
+    first = first_half(episode)
+    tested = np.unique(episode[~first])
+    if len(tested) < 2:
+        raise UserError(f"a calibration is tested on 4 episodes or more, got {len(np.unique(episode))}")
+    fitted, parts = fit_functions(clues, errors, first, origin), []
+    for one in tested:
+        trust = conformed(fitted, clues, errors, ~first & (episode != one))
+        parts.append(_judged_by(trust, Clues(*(x[episode == one] for x in clues))))
+    order = np.concatenate([np.flatnonzero(episode == one) for one in tested])
+    expected = {
+        name: Expected(*(np.concatenate(x) for x in zip(*(part[0][name] for part in parts), strict=True)))
+        for name in QUANTITIES
+    }
+    return Verified(
+        errors={name: errors[name][order] for name in QUANTITIES},
+        expected=expected,
+        trusted=np.concatenate([part[1] for part in parts]),
+        true=last_better(errors["pixels"], errors["still"])[order],
+    )
+
+
+def _judged_by(trust: Trust, clues: Clues) -> tuple[dict[str, Expected], np.ndarray]:
+    return {name: trust.expected(clues, name) for name in QUANTITIES}, trust.trusted_steps(clues)
+
+
+def _rank(expected: np.ndarray, error: np.ndarray) -> float:
+    known = ~np.isnan(error) & np.isfinite(expected)
+    return rank_correlation(expected[known], error[known]) if known.sum() >= 3 else math.nan
