@@ -13,7 +13,6 @@ from tests.training.conftest import words
 
 WORLD, CONTROL = "model.world_model", "model.actor_critic"
 TUNED = {"class_path": "worldmodel.control.uncertainty_weight.TunedWeight", "init_args": {"rate": -1}}
-REWARD = {"class_path": "worldmodel.model.world_model.RewardHead"}
 WRONG: list[tuple[str, Any, str]] = [  # (setting, value, what is said)
     ("seed", -1, "must be at least 0 and at most 4294967295"),
     ("seed", 2**32, "it is 4294967296 and must be"),
