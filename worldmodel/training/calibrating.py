@@ -28,7 +28,7 @@ CONTEXT, HORIZON = 5, 40  # records that are seen and dreamt
 _DREAMS = 192  # at most
 
 
-class Dreams(NamedTuple):
+class JudgedDreams(NamedTuple):
     """Dreams of held-out episodes, and what is fitted on them."""
 
     found: Judged  # of n dreams
@@ -70,7 +70,7 @@ def described(trust: Trust, clues: Clues) -> str:
     return f"half of the dreams are trusted for {steps:g} of {trust.horizon} steps or more"
 
 
-def judge(agent: Agent, task: str, replay: Replay) -> Dreams:
+def judge(agent: Agent, task: str, replay: Replay) -> JudgedDreams:
     """Dream of held-out episodes.
 
     Raises:
@@ -78,8 +78,14 @@ def judge(agent: Agent, task: str, replay: Replay) -> Dreams:
     """
     batch = overlapping(replay)
     episode = batch.episode[:, 0].numpy()
-    origin = Origin(task, weights_digest(agent.world_model), agent.updates, len(np.unique(episode)), CONTEXT)
-    return Dreams(judged(agent.world_model, batch, CONTEXT), episode, origin)
+    origin = Origin(
+        task,
+        weights=weights_digest(agent.world_model),
+        updates=agent.updates,
+        episodes=len(np.unique(episode)),
+        context=CONTEXT,
+    )
+    return JudgedDreams(judged(agent.world_model, batch, CONTEXT), episode, origin)
 
 
 def keep(folder: Path, trust: Trust) -> Path:

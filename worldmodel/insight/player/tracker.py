@@ -55,7 +55,7 @@ class Tracker:
 
         Trust that is lost does not come back.
         """
-        assert self._own is not None and self._total is not None
+        assert self._own is not None and self._total is not None and self._last is not None
         model, members = self._world_model, len(self._total)
         who = torch.arange(members, device=action.device)
         self._own = model.rssm.follow(self._own, action.expand(members, -1), who, mode=True)
