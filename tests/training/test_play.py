@@ -54,9 +54,11 @@ def test_the_command_gives_each_tab_a_session_on_held_out_episodes(
 ) -> None:
     before = files(finished)
     run(["play", "--run", str(finished), "--port", "0"])
-    assert re.fullmatch(r"the player is at http://127\.0\.0\.1:\d+/\n", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"nothing is known of how wrong [^\n]+\nthe player is at http://127\.0\.0\.1:\d+/\n", said)
     assert files(finished) == before
     one, other = visited
+    assert one.name == "finished: worldmodel.experience.toy:PointReach"
     names = [episode.name for episode in one.episodes]
     assert names == ["actor 1", "actor 2", "actor 3", "random 1", "random 2", "random 3"]
     assert [*one.controllers] == ["actor", "planner"]
