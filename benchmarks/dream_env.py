@@ -1,8 +1,8 @@
 """Dreams against the environment that they stand for: ``python -m benchmarks.dream_env RUN [--dreams 64]``.
 
 Steps a second of a ``DreamVectorEnv`` of a run, latent and in pixels, and of the run's real environment with its frames
-drawn, on one core and one thread. They take turns, so that a busy machine slows all alike, and what is counted is the
-time on the processor. An action of the real environment lasts as many frames as in the run. ``real_filtered`` has the world
+drawn, on one core and one thread. They take turns, so that a busy machine slows all alike, and time on the processor is
+what counts. An action of the real environment lasts as many frames as in the run. ``real_filtered`` has the world
 model's filter on top, which is what a learner in the latent space pays for a real step. The last line is a JSON object;
 ratios are medians over the rounds.
 """

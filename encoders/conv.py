@@ -6,6 +6,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from encoders.base import Encoder, Pixels
+from encoders.ranges import Side, Width
 
 
 class PatchEncoder(Encoder):
@@ -19,7 +20,7 @@ class PatchEncoder(Encoder):
         patch: side of a patch in pixels.
     """
 
-    def __init__(self, size: int = 32, channels: tuple[int, int] = (48, 96), patch: int = 4) -> None:
+    def __init__(self, size: Side = 32, channels: tuple[Width, Width] = (48, 96), patch: Side = 4) -> None:
         super().__init__()
         if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")
@@ -51,7 +52,7 @@ class ConvEncoder(Encoder):
         depth: channels of the first layer; doubled by each.
     """
 
-    def __init__(self, size: int = 64, depth: int = 32) -> None:
+    def __init__(self, size: Side = 64, depth: Width = 32) -> None:
         super().__init__()
         layers = size.bit_length() - 3
         if layers < 1 or size != 4 << layers:

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from encoders.backbone import Seen
+from encoders.ranges import Width
 
 
 class Shape(NamedTuple):
@@ -49,7 +50,7 @@ class Pooled(Readout):
         width: size E of the embedding.
     """
 
-    def __init__(self, shape: Shape, width: int = 256) -> None:
+    def __init__(self, shape: Shape, width: Width = 256) -> None:
         super().__init__()
         self.feature_shape, self.embed_dim = (shape.channels,), width
         self.net = nn.Sequential(nn.LayerNorm(shape.channels), nn.Linear(shape.channels, width))
@@ -69,7 +70,7 @@ class ClassToken(Pooled):
         width: size E of the embedding.
     """
 
-    def __init__(self, shape: Shape, width: int = 256) -> None:
+    def __init__(self, shape: Shape, width: Width = 256) -> None:
         if not shape.token:
             raise ValueError("this backbone has no class token: read it with Pooled or Spatial")
         super().__init__(shape, width)
@@ -87,7 +88,7 @@ class Spatial(Readout):
         channels: channels that are left of each place; E is channels * h * w.
     """
 
-    def __init__(self, shape: Shape, channels: int = 16) -> None:
+    def __init__(self, shape: Shape, channels: Width = 16) -> None:
         super().__init__()
         self.feature_shape = (shape.channels, shape.height, shape.width)
         self.embed_dim = channels * shape.height * shape.width

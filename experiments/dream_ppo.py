@@ -1,9 +1,10 @@
 """PPO learned in dreams alone, then put into the real environment: ``python -m experiments.dream_ppo RUN [--limit 5]``.
 
-Stable-Baselines3's PPO with its defaults learns in a ``DreamVectorEnv`` of a run (``pip install 'worldmodel[sb3]'``), from
-no real frame more than the run has seen. Then its policy acts in the real environment through the run's encoder and
-filter, on the same episodes as the run's own actor. Prints a JSON object as its last line. With ``--policy FILE`` what
-was learned is kept there, and learning goes on from it; ``--steps 0`` then only looks at it, ``--episodes 0`` only learns.
+Stable-Baselines3's PPO with its defaults (``pip install 'worldmodel[sb3]'``), rewards scaled by its ``VecNormalize``,
+learns in a ``DreamVectorEnv`` of a run, from no real frame more than the run has seen. Then its policy acts in the real
+environment through the run's encoder and filter, on the same episodes as the run's own actor. Prints a JSON object as
+its last line. With ``--policy FILE`` what was learned is kept there, and learning goes on from it; ``--steps 0`` then
+only looks at it, ``--episodes 0`` only learns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import worldmodel as wm
 from worldmodel.control.truncation import AtLimit
@@ -59,7 +60,9 @@ def learn(run: Path, options: argparse.Namespace) -> tuple[wm.DreamVectorEnv, PP
         truncation=None if options.limit is None else AtLimit(options.limit),
         uncertainty_weight=options.uncertainty_weight,
     )
-    env, kept = VecMonitor(dreams.stable_baselines()), options.policy
+    # observations stay as they are in the real environment; rewards are scaled, or the critic's loss drowns the actor's
+    env = VecNormalize(VecMonitor(dreams.stable_baselines()), norm_obs=False)
+    kept = options.policy
     begun, watch = time.process_time(), Watch(options.seconds, kept)
     if kept is not None and kept.exists():
         learner = PPO.load(kept, env, device="cpu")

@@ -49,3 +49,12 @@ def test_no_call_has_more_than_four_positional_arguments() -> None:
     # torch's own layers, and a factory that a config names and anybody may write
     found = [where for where, node in long if not ast.unparse(node.func).startswith(("nn.", "transition"))]
     assert calls and not found
+
+
+def test_no_constructor_has_more_than_twelve_arguments() -> None:
+    made = [
+        (where, [*node.args.posonlyargs, *node.args.args[1:], *node.args.kwonlyargs])
+        for where, node in nodes(ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ]
+    assert made and not [where for where, arguments in made if len(arguments) > 12]

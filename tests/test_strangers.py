@@ -175,7 +175,7 @@ FILES: list[tuple[str, list[str], Callable[[RunFolder], Any], str]] = [
     (
         "evaluations in another's file",
         ["validate"],
-        lambda folder: (folder.evaluations.unlink(), folder.evaluations.symlink_to(folder.path.parents[1] / "acted")),
+        lambda folder: folder.validations.symlink_to(folder.path.parents[1] / "acted"),
         "leads out of the run's folder",
     ),
     (
@@ -231,7 +231,7 @@ def test_loggers_of_a_stranger_write_nothing(folder: RunFolder, mark: Path) -> N
     logger = {"class_path": "lightning.fabric.loggers.CSVLogger", "init_args": {"root_dir": str(mark)}}
     altered(folder, ("fabric.loggers", [logger]))
     run(["validate", "--run", str(folder.path), "--schedule.evaluation_episodes", "1"])
-    assert not mark.exists() and len(folder.read_evaluations()) == 2
+    assert not mark.exists() and len(folder.read_validations()) == 1
 
 
 def test_ones_own_code_runs_when_it_is_trusted(

@@ -20,7 +20,7 @@ def main() -> None:
     task, out = sys.argv[1], Path(sys.argv[2])
     given = settings(task)
     torch.manual_seed(0)
-    kept = {key: given[key] for key in ("size", "action_repeat", "pixels") if key in given}
+    kept = {key: given[key] for key in ("size", "action_repeat") if key in given}
     environments = InProcess(given["task"], 1, 0, **kept)
     returns = np.array([x.return_ for x in run_episodes(environments, RandomPolicy(environments.action), EPISODES)])
     environments.close()

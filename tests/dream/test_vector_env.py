@@ -8,6 +8,7 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from tests import tiny
 from tests.dream.dreaming import ACTION, OneDream, dreams, environment, model
@@ -316,3 +317,18 @@ def test_spaces() -> None:
     pixels = environment(3, observation=DecodedPixels()).observation_space
     assert pixels.shape == (3, 3, tiny.SIZE, tiny.SIZE) and pixels.dtype == np.uint8
     assert dreams(3).num == 3
+
+
+@pytest.mark.parametrize("mode", [NEXT, SAME])
+def test_gymnasiums_wrappers_go_over_it(mode: AutoresetMode) -> None:
+    env = RecordEpisodeStatistics(environment(horizon=4, autoreset_mode=mode))
+    env.reset(seed=0)
+    period, earned = (5 if mode is NEXT else 4), np.zeros(4)
+    for t, action in enumerate(actions(env, 3 * period)):
+        _, reward, _, truncated, infos = env.step(action)
+        earned = reward if t % period == 0 else earned + reward
+        if mode is NEXT and t % period == 4:  # a dream began
+            earned = np.zeros(4)
+        assert ("episode" in infos) == (t % period == 3) == truncated.all()
+        if "episode" in infos:
+            assert infos["episode"]["l"].tolist() == [4] * 4 and np.allclose(infos["episode"]["r"], earned, atol=1e-4)

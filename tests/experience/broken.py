@@ -40,6 +40,12 @@ class NanState(gymnasium.Env):
         return np.full((32, 32, 3), self.count, np.uint8)
 
 
+class Unseen(NanState):
+    """Neither seen nor drawn."""
+
+    render_mode = None  # type: ignore[assignment]
+
+
 class Counter(NanState):
     """The same without the NaN."""
 

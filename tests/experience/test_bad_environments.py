@@ -147,7 +147,7 @@ def test_a_picture_that_is_not_as_it_should_be(picture: Any, message: str) -> No
     HERE["drawn"] = lambda: type(
         "Made", (Drawn,), {"picture": staticmethod(picture) if callable(picture) else picture}
     )()
-    env = make_environment(f"{WHERE}:drawn", pixels=True)
+    env = make_environment(f"{WHERE}:drawn")
     with pytest.raises(UserError) as error:
         env.reset(seed=0)
     assert message in str(error.value) and "\n" not in str(error.value)

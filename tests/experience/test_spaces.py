@@ -135,9 +135,9 @@ def test_an_environment_with_all_of_it() -> None:
 def test_mujoco_through_gymnasium_needs_no_display() -> None:
     if importlib.util.find_spec("imageio") is None:  # Gymnasium's MuJoCo wants it, though it is not used here
         with pytest.raises(UserError, match="needs imageio, which is not installed: pip install imageio"):
-            make_environment("InvertedPendulum-v5", size=32, pixels=True)
+            make_environment("InvertedPendulum-v5", size=32)
         return
-    env = make_environment("InvertedPendulum-v5", size=32, pixels=True)
+    env = make_environment("InvertedPendulum-v5", size=32)
     image, _ = env.reset(seed=0)
     assert image.shape == (3, 32, 32) and image.std() > 10
     env.close()

@@ -45,7 +45,7 @@ def test_next_step_reset() -> None:
 
 
 def test_terminal_and_one_hot() -> None:
-    environments = InProcess(f"{BROKEN}:Counter", 1, pixels=True, size=8)
+    environments = InProcess(f"{BROKEN}:Counter", 1, size=8)
     assert [bool(s.is_terminal[0]) for s in advance(environments, 6)] == [False] * 5 + [True]
     discrete = InProcess("worldmodel.experience.toy:DiscretePointReach", 1)
     assert discrete.action == ActionSpec(5, discrete=True)

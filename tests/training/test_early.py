@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, words
 from worldmodel.errors import UserError
 from worldmodel.experience.suite import suite_tasks
 from worldmodel.experience.tasks import suite_names
@@ -45,17 +47,17 @@ def test_other_options_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "repeat", "pixels"),
+    ("given", "repeat"),
     [
-        (["--task", "worldmodel.experience.toy:PointReach", "--size", "laptop"], 1, True),
-        (["--size", "laptop", "--task", "CartPole-v1"], 1, True),
-        (["--task", "dog_run", "--transition", "single"], 2, None),
-        (["--task", "Hopper-v5", "--config", "data: {action_repeat: 3}"], 3, True),
+        (["--task", "worldmodel.experience.toy:PointReach", "--size", "laptop"], 1),
+        (["--size", "laptop", "--task", "CartPole-v1"], 1),
+        (["--task", "dog_run", "--transition", "single"], 2),
+        (["--task", "Hopper-v5", "--config", "data: {action_repeat: 3}"], 3),
     ],
 )
-def test_a_task_of_ones_own(given: list[str], repeat: int, pixels: bool | None) -> None:
+def test_a_task_of_ones_own(given: list[str], repeat: int) -> None:
     data = settings(*given)["data"]
-    assert data["task"] in given and (data["action_repeat"], data.get("pixels")) == (repeat, pixels)
+    assert data["task"] in given and data["action_repeat"] == repeat
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,7 @@ def test_what_is_right_is_let_through() -> None:
     early.check("fit", ["--config", "base", "--model.world_model.init_args.deter", "3", "--fabric.loggers+=x"])
     for command in COMMANDS:
         early.check(command, ["--help"])
+        early.check(command, ["--trust-code"])
         assert early._known(command) >= {"run", "checkpoint"}
 
 
@@ -130,6 +133,44 @@ def test_torch_is_not_loaded_for_it(tmp_path: Path) -> None:
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert early.free_folder(task) == f"runs/{name}" and (tmp_path / "runs" / name).is_dir()
+
+
+def test_loggers_write_into_the_runs_folder(tmp_path: Path) -> None:
+    run(words(tmp_path / "run", "--schedule.rounds", "1", "--fabric.loggers+=lightning.fabric.loggers.CSVLogger"))
+    assert list((tmp_path / "run").glob("lightning_logs/version_*/metrics.csv"))
+    wandb = "--fabric.loggers+=lightning.pytorch.loggers.WandbLogger"
+    given = ["--run", "x", wandb, "--fabric.loggers.offline", "true"]
+    assert early._logged(given) == [*given[:3], "--fabric.loggers.save_dir", "x", *given[3:]]
+    chosen = [*given, "--fabric.loggers.save_dir", "y"]
+    assert early._logged(chosen) == chosen
+
+
+def test_a_package_that_is_missing_is_named(complaint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any) -> None:
+        raise ModuleNotFoundError("no", name="tensorboard")
+
+    monkeypatch.setattr(early, "check", absent)
+    assert "tensorboard is not installed: pip install tensorboard" in complaint(["report", "--run", "x"])
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+LINES = re.sub(r"\\\n\s*", "", "\n".join(re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)))
+SAID = re.findall(r"^worldmodel (fit|validate|tasks|report|imagine|play|export)( .*)?$", LINES, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "words"), SAID)
+def test_the_commands_of_the_readme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, words: str) -> None:
+    """Their options, files and tasks are there; what it takes to run them is for the other tests."""
+    monkeypatch.setattr(early, "_check_run", lambda *_: None)
+    monkeypatch.setattr("worldmodel.experience.tasks.register", lambda task: "/" in task or "-v" in task)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mytask.py").touch()
+    if command != "tasks":
+        early.check(command, early.expand(shlex.split(words, comments=True)))
+
+
+def test_there_are_commands_in_the_readme() -> None:
+    assert len(SAID) > 12 and {command for command, _ in SAID} >= {"fit", "validate", "report", "play", "export"}
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_complaints(finished: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     transition = config["model"]["world_model"]["init_args"]["transition"]["init_args"]
     for members, message in (
-        (0, "^an ensemble needs at least 1 member"),
+        (0, "members: it is 0 and must be at least 1 and at most 1024"),
         (2, r"heads.weight is \(48, 16\), not \(32,"),
     ):
         transition["members"] = members

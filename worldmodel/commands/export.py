@@ -9,18 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worldmodel.commands.program import write_program
 from worldmodel.errors import UserError
 from worldmodel.experience.records import stored_features, stored_shapes
 from worldmodel.experience.replay import Replay
 from worldmodel.training.average import mean_weights
-from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from worldmodel.training.data import shard
+from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
 
 _KEPT = ("state_dict", "updates", "frames", "progress")
 
 
-def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5, half: bool = False) -> None:
+def export(
+    run: str,
+    out: str | None = None,
+    checkpoint: str | None = None,
+    episodes: int = 5,
+    half: bool = False,
+    program: str | None = None,
+    trust_code: bool = False,
+) -> None:
     """Copy what is needed to look at a run: configuration, weights, evaluations, and its last episodes.
 
     Args:
@@ -29,10 +39,19 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
         checkpoint: whose weights; best.ckpt if none is given, or last.ckpt where there is no best.
         episodes: of the replay, the newest of the first process that have ended.
         half: keep matrices as float16, in half the space.
+        program: instead, or as well, a file for actor and filter as one program, actor.pt2 (torch.export) or
+            actor.onnx: image and memory in, action and memory out.
+        trust_code: for a program, build whatever the run names, also code that is not of this package.
 
     Raises:
         UserError: there is no such run or checkpoint, there is something in the way, or the disk is full.
     """
+    if out is None and program is None:
+        raise UserError("say what to write: --out FOLDER, --program actor.pt2 or actor.onnx, or both")
+    if program is not None:
+        _write_program(run, checkpoint, Path(program), trust_code)
+    if out is None:
+        return
     source, target = RunFolder(run), RunFolder(out)
     if not source.config.exists():
         raise UserError(f"{run} holds no run: there is no {source.config}")
@@ -42,7 +61,7 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
         raise UserError(f"{out} is not empty: name a folder that is, or is not there yet")
     used = Path(checkpoint) if checkpoint else source.weights
     weights = light(load_checkpoint(used), half)
-    write_atomically(target.best, lambda temporary: torch.save(weights, temporary))
+    save_checkpoint(target.best, weights)
     # halved weights are others: what was fitted on the whole ones would be stale
     calibrations = () if half or used != source.weights else (source.path / "calibration.json",)
     for path in (source.config, source.evaluations, source.validations, *calibrations):
@@ -51,6 +70,15 @@ def export(run: str, out: str, checkpoint: str | None = None, episodes: int = 5,
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
     print(f"wrote {out}: {size / 1e6:.1f} MB, {copied} episodes")
+
+
+def _write_program(run: str, checkpoint: str | None, path: Path, trust_code: bool) -> None:
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
+    try:
+        told = write_program(agent, data.environments.image_shape, path)
+    finally:
+        data.close()
+    print(f"wrote {path}: {told}")
 
 
 def light(checkpoint: dict[str, Any], half: bool = False) -> dict[str, Any]:

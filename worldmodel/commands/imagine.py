@@ -31,6 +31,7 @@ from worldmodel.training.settings import reason
 from worldmodel.types import ActionSpec, LatentState, Observation, SequenceBatch, Trajectory
 
 _FPS = 8
+_LARGEST = 100_000_000  # bytes of a file of actions
 _WRITERS: dict[str, Callable[[Path, Trajectory[LatentState]], None]] = {
     ".mp4": lambda path, found: write_mp4(path, render_film(found), _FPS),
     ".gif": lambda path, found: write_gif(path, render_film(found), _FPS),
@@ -202,9 +203,13 @@ def read_actions(path: str | Path, action: ActionSpec, horizon: int | None = Non
     Raises:
         UserError: there is no such file, or it holds something else.
     """
-    path, readers = Path(path), {".npy": np.load, ".csv": lambda file: np.loadtxt(file, delimiter=",", ndmin=2)}
+    path, readers = Path(path), {".npy": _read_npy, ".csv": lambda file: np.loadtxt(file, delimiter=",", ndmin=2)}
     if path.suffix not in readers:
         raise UserError(f"cannot read the actions {path}: its name has to end in {' or '.join(readers)}")
+    if not path.is_file():
+        raise UserError(f"cannot read the actions {path}: there is no such file")
+    if path.stat().st_size > _LARGEST:
+        raise UserError(f"cannot read the actions {path}: it is larger than {_LARGEST / 1e6:g} MB")
     try:
         rows = np.asarray(readers[path.suffix](path), np.float32)
     except (OSError, EOFError, ValueError, TypeError) as cause:
@@ -224,6 +229,15 @@ def read_actions(path: str | Path, action: ActionSpec, horizon: int | None = Non
         raise UserError(f"horizon {horizon} is longer than the actions: {path} has {len(rows)}")
     rows = np.eye(action.size, dtype=np.float32)[rows.argmax(1)] if action.discrete else rows
     return rows[:horizon]
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    rows = np.load(path, mmap_mode="r")  # takes no memory for what is only claimed to be there
+    if not isinstance(rows, np.ndarray):
+        raise ValueError("it holds several arrays")
+    if rows.dtype.kind not in "fiub":
+        raise ValueError(f"it holds {rows.dtype}, and not numbers")
+    return rows
 
 
 def _controller(agent: Agent, make: MakeController) -> Controller:

@@ -80,11 +80,19 @@ def sessions(
     if agent.actor_critic is not None:
         controllers = {"actor": agent.controller(False, ActorController)} | controllers
     episodes = _record(data, controllers, seed)
+    name = f"{Path(run).name}: {data.task}"
 
     def make() -> PlayerSession:
         real = _replayable(data, seed)
         return PlayerSession(
-            agent.world_model, agent.action, episodes, controllers=controllers, reality=real, seed=seed, trust=trust
+            agent.world_model,
+            agent.action,
+            episodes,
+            controllers=controllers,
+            reality=real,
+            seed=seed,
+            trust=trust,
+            name=name,
         )
 
     return make

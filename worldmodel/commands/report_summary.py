@@ -39,7 +39,7 @@ MEANINGS = {  # of the names in tables and figures
 
 def machine() -> str:
     """Where this runs."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return f"{platform.system()} on {device}, {len(cores()) or os.cpu_count()} cores, torch {torch.__version__}"
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from encoders.ranges import Finite, Layers, NonNegativeFloat, PositiveInt, PositiveShare, Width
 from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
 from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import frozen, imagine
@@ -48,7 +49,7 @@ class ThroughModel(Objective):
 
     differentiates = True
 
-    def __init__(self, entropy: float = 3e-3) -> None:
+    def __init__(self, entropy: NonNegativeFloat = 3e-3) -> None:
         super().__init__(entropy)
 
     def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class PolicyGradient(Objective):
 
     differentiates = False
 
-    def __init__(self, entropy: float = 3e-4) -> None:
+    def __init__(self, entropy: NonNegativeFloat = 3e-4) -> None:
         super().__init__(entropy)
 
     def __call__(self, log_prob: Callable[[], Tensor], returns: Tensor, value: Tensor, scale: Tensor) -> Tensor:
@@ -110,12 +111,12 @@ class ActorCritic(nn.Module):
         objective: Objective,
         propagation: Propagation,
         critic: Callable[[int, int, int], Critic] = Critic,
-        width: int = 256,
-        layers: int = 2,
-        horizon: int = 15,
-        starts: int = 128,
-        discount: float = 0.9985,
-        uncertainty_weight: float | UncertaintyWeight = 0.0,
+        width: Width = 256,
+        layers: Layers = 2,
+        horizon: PositiveInt = 15,
+        starts: PositiveInt = 128,
+        discount: PositiveShare = 0.9985,
+        uncertainty_weight: Finite | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
     ) -> None:
         super().__init__()

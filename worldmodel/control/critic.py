@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from encoders.ranges import Layers, PositiveFloat, PositiveShare, Share, Width
 from worldmodel.model.distributions import TwoHot
 from worldmodel.model.layers import MLP
 
@@ -25,12 +26,12 @@ class Critic(nn.Module):
     def __init__(
         self,
         feature_size: int,
-        width: int,
-        layers: int,
-        bins: int = 63,
-        limit: float = 8.0,
-        target_rate: float = 0.02,
-        lam: float = 0.95,
+        width: Width,
+        layers: Layers,
+        bins: Width = 63,
+        limit: PositiveFloat = 8.0,
+        target_rate: PositiveShare = 0.02,
+        lam: Share = 0.95,
     ) -> None:
         super().__init__()
         self.net = MLP(feature_size, bins, width, layers, zero=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from encoders.ranges import NonNegativeFloat
 from worldmodel.control.actor_critic import ActorCritic, ImaginedReturns, PolicyGradient
 from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
@@ -49,7 +50,7 @@ class Imitator(ActorCritic):
         propagation: Propagation,
         planner: Planner,
         labelled: int = 16,
-        entropy: float = 3e-3,
+        entropy: NonNegativeFloat = 3e-3,
         **settings: Any,
     ) -> None:
         if labelled < 1:

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from encoders.ranges import PositiveFloat
+
 
 class UncertaintyWeight(nn.Module, ABC):
     """What is added to the reward per unit of uncertainty; below 0 cautious, above 0 curious."""
@@ -50,9 +52,9 @@ class TunedWeight(UncertaintyWeight):
 
     def __init__(
         self,
-        target: float = 2.0,
-        rate: float = 0.01,
-        initial: float = 0.1,
+        target: PositiveFloat = 2.0,
+        rate: PositiveFloat = 0.01,
+        initial: PositiveFloat = 0.1,
         limits: tuple[float, float] = (1e-3, 10.0),
     ) -> None:
         super().__init__()

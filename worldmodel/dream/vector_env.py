@@ -13,13 +13,13 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
-from torch.nn import functional as F
 
 from worldmodel.control.controller import LatentPolicy
 from worldmodel.control.dreams import Dreams
 from worldmodel.control.propagation import TS1, Propagation
 from worldmodel.control.truncation import NoTruncation, Truncation
 from worldmodel.dream.function_controller import FunctionController, Predict
+from worldmodel.dream.given import as_actions, as_mask, moved
 from worldmodel.dream.observation import OBSERVATIONS, DreamObservation, LatentFeature
 from worldmodel.dream.starts import posterior_starts
 from worldmodel.errors import UserError
@@ -114,6 +114,7 @@ class DreamVectorEnv(VectorEnv):
         propagation: Propagation | None = None,
         mode: bool = False,
         uncertainty: bool = True,
+        trust_code: bool = False,
         **settings: Any,
     ) -> DreamVectorEnv:
         """Dreams of a run's model, which begin in states of its replay.
@@ -129,11 +130,13 @@ class DreamVectorEnv(VectorEnv):
             propagation: which member each step follows; another at each step (TS1) if None.
             mode: take the most likely latents instead of draws.
             uncertainty: measure the uncertainty of every step.
+            trust_code: build whatever the run's ``config.yaml`` names; see ``wm.load``.
             settings: as the constructor's: ``horizon``, ``autoreset_mode``, ``uncertainty_weight``, ``truncation``,
                 ``continue_threshold``, ``tensors``.
 
         Raises:
-            UserError: the folder holds no run, or no records; there is no such observation; or no such device.
+            UserError: the folder holds no run, or one that is not trusted, or no records; or there is no such
+                observation or device.
         """
         from worldmodel.training.data import open_replay  # with Lightning, which dreams themselves do without
         from worldmodel.training.loading import load_run
@@ -142,13 +145,10 @@ class DreamVectorEnv(VectorEnv):
             if observation not in OBSERVATIONS:
                 raise UserError(f"a dream is observed as {' or '.join(OBSERVATIONS)}, not as {observation!r}")
             observation = OBSERVATIONS[observation]()
-        agent, data = load_run(run, checkpoint, environments=1)
+        agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
         try:
-            replay = open_replay(run, data)
-            model = agent.world_model.to(device)
-            began = posterior_starts(model, replay, starts, context=context)
-        except RuntimeError as cause:  # torch's, of a device
-            raise UserError(f"cannot dream on {device}: {' '.join(str(cause).split())[:200]}") from cause
+            model = moved(agent.world_model, device)
+            began = posterior_starts(model, open_replay(run, data), starts, context=context)
         finally:
             data.close()
         dreams = Dreams(model, began, num_envs, propagation=propagation or TS1(), mode=mode, uncertainty=uncertainty)
@@ -166,7 +166,7 @@ class DreamVectorEnv(VectorEnv):
             ResetNeeded: a mask before all have begun.
         """
         super().reset(seed=seed)
-        mask = self._mask((options or {}).get("reset_mask"))
+        mask = as_mask((options or {}).get("reset_mask"), self.num_envs, self.dreams.device)
         if seed is not None or not self._begun:
             self.dreams.seed(int(self.np_random.integers(2**63)))
         if not self._begun and not mask.all():
@@ -191,7 +191,7 @@ class DreamVectorEnv(VectorEnv):
         if self.autoreset_mode is AutoresetMode.DISABLED and over.any():
             ended = over.nonzero().squeeze(1).tolist()
             raise ResetNeeded(f'dreams {ended} have ended: reset(options={{"reset_mask": ...}}) before the next step')
-        step = self.dreams.step(self._taken(actions))
+        step = self.dreams.step(as_actions(actions, self.num_envs, self.action, self.dreams.device))
         self._steps = self._steps + 1
         self._belief = self._belief * self.truncation(step.uncertainty.unsqueeze(1)).squeeze(1)
         uncertain, terminated = self._belief < 0.5, self._terminates(step.cont)
@@ -274,31 +274,3 @@ class DreamVectorEnv(VectorEnv):
     def _give(self, x: Tensor) -> Any:
         x = x.clone()  # what the caller does to it is his own affair
         return x if self.tensors else x.cpu().numpy()
-
-    def _mask(self, given: Any) -> Tensor:
-        """Which dreams to begin, (N,) bool."""
-        if given is None:
-            return torch.ones(self.num_envs, dtype=torch.bool, device=self.dreams.device)
-        if not isinstance(given, np.ndarray | Tensor):
-            raise TypeError(f"reset_mask must be an array of bool, got {type(given).__name__}")
-        mask = torch.as_tensor(given, device=self.dreams.device)
-        if mask.dtype != torch.bool:
-            raise TypeError(f"reset_mask must be an array of bool, got {given.dtype}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"reset_mask must be ({self.num_envs},) with a dream to begin, got {given.tolist()}")
-        return mask
-
-    def _taken(self, actions: Any) -> Tensor:
-        """Actions (N, A) as the model takes them."""
-        given = torch.as_tensor(actions, device=self.dreams.device)
-        if given.shape != self.action_space.shape:
-            raise ValueError(
-                f"actions of {self.num_envs} dreams are {self.action_space.shape}, got {tuple(given.shape)}"
-            )
-        if self.action.discrete:
-            if given.is_floating_point() or (given < 0).any() or (given >= self.action.size).any():
-                raise ValueError(f"actions are whole numbers from 0 to {self.action.size - 1}, got {given.tolist()}")
-            return F.one_hot(given.long(), self.action.size).to(self.dreams.state.deter.dtype)
-        if not given.isfinite().all():
-            raise ValueError(f"actions must be finite, got {given.tolist()}")
-        return given.to(self.dreams.state.deter.dtype).clamp(-1, 1)

@@ -39,7 +39,10 @@ class ChunkFolder:
         names = {}
         for path in self.path.iterdir():
             if name := ChunkName.of(path):
-                names[path] = name
+                if path.is_file():
+                    names[path] = name
+                else:  # a pipe would be waited for
+                    warnings.warn(f"skipping {path}, which is no file", stacklevel=3)
             elif _OLD.fullmatch(path.name):
                 raise UserError(
                     f"the replay {self.path} holds episodes of an older version ({path.name}), which cannot be read: "

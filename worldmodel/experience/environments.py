@@ -25,7 +25,6 @@ def make_environment(
     action_repeat: int = 1,
     camera: Cameras = None,
     quality: Quality = "fast",
-    pixels: bool = False,
     episode_frames: int | None = None,
 ) -> gymnasium.Env:
     """Build one environment.
@@ -38,7 +37,6 @@ def make_environment(
         camera: name or number of a dm_control camera; by default the one that benchmarks use. Of several, views stand
             side by side in one image; a task that draws itself must then give as many views, (H, V * H, 3).
         quality: how dm_control draws, ``fast`` or ``reference`` (its own pixels).
-        pixels: render environments whose observations are not images (render_mode ``rgb_array``).
         episode_frames: longest episode in environment frames, see ``Restarts``; the task's own limit if None.
 
     Returns:
@@ -55,23 +53,23 @@ def make_environment(
     views = len(camera) if isinstance(camera, list) else 1
     if not views:
         raise UserError("camera is an empty list: name at least one")
-    env, rendered = _build(task, size=size, camera=camera, quality=quality, pixels=pixels)
+    env = _build(task, size=size, camera=camera, quality=quality)
     env = Guard(env, task, action_repeat)
-    env = NormalAction(PixelObservation(env, task, (size, views * size), rendered or pixels), task)
+    env = NormalAction(PixelObservation(env, task, (size, views * size)), task)
     return env if episode_frames is None else Restarts(env, episode_frames)
 
 
-def _build(task: str, size: int, camera: Cameras, quality: Quality, pixels: bool) -> tuple[gymnasium.Env, bool]:
-    """The task's own environment, and whether its pictures have to be rendered."""
+def _build(task: str, size: int, camera: Cameras, quality: Quality) -> gymnasium.Env:
+    """The task's own environment."""
     if _is_factory(task):
-        return _from_factory(task), False
+        return _from_factory(task)
     if ":" in task or register(task):
-        return _from_gymnasium(task, pixels, size), False
+        return _from_gymnasium(task, size)
     from worldmodel.experience.suite import SuiteEnvironment, suite_tasks
 
     tasks = suite_tasks()
     if task in tasks:
-        return SuiteEnvironment(*tasks[task], size, camera, quality), True
+        return SuiteEnvironment(*tasks[task], size, camera, quality)
     raise unknown(task)
 
 
@@ -97,14 +95,16 @@ def _from_factory(task: str) -> gymnasium.Env:
     return env
 
 
-def _from_gymnasium(task: str, pixels: bool, size: int) -> gymnasium.Env:
+def _from_gymnasium(task: str, size: int) -> gymnasium.Env:
     if ":" in task:
         from_here()
     set_backend()
     try:
         with making(task):
-            if not pixels:
-                return gymnasium.make(task)
+            env = gymnasium.make(task)
+            if picture_of(env.observation_space) is not None:
+                return env
+            env.close()  # to be drawn
             spec = gymnasium.spec(task)
             # MuJoCo's are drawn 480 pixels wide otherwise, which costs a CPU fifty times as much
             small: dict[str, Any] = (
@@ -125,14 +125,15 @@ class PixelObservation(gymnasium.Wrapper):
     ``note`` says what of an observation is not used, if anything.
     """
 
-    def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int], render: bool) -> None:
+    def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int]) -> None:
         super().__init__(env)
         space = env.observation_space
         seen = picture_of(space)
-        if seen is None and not render:
-            raise UserError(f"task {task!r} observes {space}, no picture: set pixels to render it")
         if seen is None and env.render_mode != "rgb_array":
-            raise UserError(f"task {task!r} cannot be drawn: its render_mode is {env.render_mode}, not rgb_array")
+            raise UserError(
+                f"task {task!r} observes {space}, no picture, and cannot be drawn: its render_mode is "
+                f"{env.render_mode}, not rgb_array"
+            )
         self._task, self._size, self._seen, self.blind = task, size, seen, False
         self.note = "" if seen is None else seen.note
         self.observation_space = spaces.Box(0, 255, (3, *size), np.uint8)

@@ -38,7 +38,7 @@ class Environments(ABC):
     The seed of an episode comes from (seed, environment, episode), so seed and actions reproduce every state.
 
     Args:
-        task, size, action_repeat, camera, quality, pixels, episode_frames: see ``make_environment``.
+        task, size, action_repeat, camera, quality, episode_frames: see ``make_environment``.
         num_envs: how many.
         seed: fixes every episode.
         first_core: environments in processes of their own take cores in turn, from this one on.
@@ -57,7 +57,6 @@ class Environments(ABC):
         action_repeat: int = 1,
         camera: Cameras = None,
         quality: Quality = "fast",
-        pixels: bool = False,
         episode_frames: int | None = None,
         first_core: int = 0,
     ) -> None:
@@ -70,7 +69,6 @@ class Environments(ABC):
             "action_repeat": action_repeat,
             "camera": camera,
             "quality": quality,
-            "pixels": pixels,
             "episode_frames": episode_frames,
         }
         self._handles: list[EnvHandle] = []

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.ranges import Hidden, Members, PositiveFloat, PositiveInt, Width
 from worldmodel.model.layers import Block
 from worldmodel.model.transitions import Transition, member_linear
 
@@ -83,12 +84,12 @@ class BayesianTransition(Transition):
         action_size: int,
         param_size: int,
         default_width: int = 256,
-        members: int = 5,
-        width: int | None = None,
-        layers: int = 1,
-        records: int = 10000,
-        prior_std: float = 1.0,
-        initial_std: float = 0.05,
+        members: Members = 5,
+        width: Width | None = None,
+        layers: Hidden = 1,
+        records: PositiveInt = 10000,
+        prior_std: PositiveFloat = 1.0,
+        initial_std: PositiveFloat = 0.05,
     ) -> None:
         super().__init__(members, layers)
         if min(records, prior_std, initial_std) <= 0:
@@ -145,9 +146,9 @@ class DropoutTransition(Transition):
         action_size: int,
         param_size: int,
         default_width: int = 256,
-        members: int = 5,
-        width: int | None = None,
-        layers: int = 2,
+        members: Members = 5,
+        width: Width | None = None,
+        layers: Hidden = 2,
         rate: float = 0.1,
     ) -> None:
         super().__init__(members, layers)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from encoders.base import Pixels
 from encoders.cameras import views
+from encoders.ranges import Side, Width
 
 
 class Decoder(nn.Module, ABC):
@@ -44,7 +45,9 @@ class Decoder(nn.Module, ABC):
 class PatchDecoder(Decoder):
     """The patch encoder's mirror: each cell splits in four, then each of those paints its patch."""
 
-    def __init__(self, feature_size: int, size: int = 32, channels: tuple[int, int] = (48, 96), patch: int = 4) -> None:
+    def __init__(
+        self, feature_size: int, size: Side = 32, channels: tuple[Width, Width] = (48, 96), patch: Side = 4
+    ) -> None:
         super().__init__()
         if size < 1 or size % (2 * patch):
             raise ValueError(f"size {size} must be a multiple of twice the patch {patch}")
@@ -68,7 +71,7 @@ class PatchDecoder(Decoder):
 class ConvDecoder(Decoder):
     """The classic net of strided transposed 4x4 convolutions up from 4x4 (Dreamer)."""
 
-    def __init__(self, feature_size: int, size: int = 64, depth: int = 32) -> None:
+    def __init__(self, feature_size: int, size: Side = 64, depth: Width = 32) -> None:
         super().__init__()
         layers = size.bit_length() - 3
         if layers < 1 or size != 4 << layers:

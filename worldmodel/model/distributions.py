@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from encoders.ranges import PositiveFloat, ShareBelowOne, Width
 from worldmodel.types import Uncertainty
 
 
@@ -56,7 +57,7 @@ class CategoricalLatents(Latents):
     (Depeweg et al. 2018), zero exactly when all members agree.
     """
 
-    def __init__(self, groups: int = 16, classes: int = 16, unimix: float = 0.01) -> None:
+    def __init__(self, groups: Width = 16, classes: Width = 16, unimix: ShareBelowOne = 0.01) -> None:
         if groups < 1 or classes < 2:
             raise ValueError(f"categorical latents need groups >= 1 and classes >= 2, got {groups} x {classes}")
         self.groups, self.classes, self.unimix = groups, classes, unimix
@@ -119,7 +120,7 @@ class GaussianLatents(Latents):
     Uncertainty by the law of total variance, averaged over dimensions: mean of variances plus variance of means.
     """
 
-    def __init__(self, size: int = 32, min_std: float = 0.1) -> None:
+    def __init__(self, size: Width = 32, min_std: PositiveFloat = 0.1) -> None:
         if size < 1:
             raise ValueError(f"Gaussian latents need size >= 1, got {size}")
         self.size, self.param_size, self.min_std = size, 2 * size, min_std

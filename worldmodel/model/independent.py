@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.ranges import Hidden, Members, NonNegativeFloat, Width
 from worldmodel.model.transitions import Transition, member_linear
 
 
@@ -89,10 +90,10 @@ class IndependentEnsemble(Transition):
         action_size: int,
         param_size: int,
         default_width: int = 256,
-        members: int = 5,
-        width: int | None = None,
-        layers: int = 2,
-        prior_scale: float = 0.0,
+        members: Members = 5,
+        width: Width | None = None,
+        layers: Hidden = 2,
+        prior_scale: NonNegativeFloat = 0.0,
         normalise: bool = True,
         width_share: float = 1.0,
     ) -> None:

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.ranges import Members, Width
 from worldmodel.model.layers import Block
 
 
@@ -90,8 +91,8 @@ class SharedTrunk(Transition):
         action_size: int,
         param_size: int,
         default_width: int = 256,
-        members: int = 5,
-        width: int | None = None,
+        members: Members = 5,
+        width: Width | None = None,
     ) -> None:
         super().__init__(members)
         width = default_width if width is None else width

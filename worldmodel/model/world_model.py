@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.base import Encoder
+from encoders.ranges import Layers, NonNegativeFloat, PositiveFloat, PositiveShare, Width
 from worldmodel.model.decoder import Decoder
 from worldmodel.model.distributions import Latents, TwoHot
 from worldmodel.model.layers import MLP
@@ -29,7 +30,9 @@ class RewardHead(nn.Module):
         bins, limit: two-hot bins, the outermost at +-symexp(limit).
     """
 
-    def __init__(self, feature_size: int, width: int, layers: int = 1, bins: int = 63, limit: float = 6.0) -> None:
+    def __init__(
+        self, feature_size: int, width: Width, layers: Layers = 1, bins: Width = 63, limit: PositiveFloat = 6.0
+    ) -> None:
         super().__init__()
         self.net = MLP(feature_size, bins, width, layers, zero=True)
         self.twohot = TwoHot(bins, limit)
@@ -88,10 +91,10 @@ class WorldModel(nn.Module):
         transition: Callable[[int, int, int, int, int], Transition],
         decoder: Callable[[int], Decoder],
         reward: Callable[[int, int], RewardHead] = RewardHead,
-        deter: int = 256,
-        width: int = 256,
-        free_nats: float = 1.0,
-        decode_fraction: float = 1.0,
+        deter: Width = 256,
+        width: Width = 256,
+        free_nats: NonNegativeFloat = 1.0,
+        decode_fraction: PositiveShare = 1.0,
         bootstrap: bool = False,
         deterministic: bool = False,
     ) -> None:

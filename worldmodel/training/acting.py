@@ -6,10 +6,10 @@ from pathlib import Path
 
 from worldmodel.control.controller import MakeController
 from worldmodel.errors import UserError
+from worldmodel.training.allowed import check_value
 from worldmodel.training.configs import find
 from worldmodel.training.parser import Parser
 from worldmodel.training.settings import reason
-from worldmodel.training.trust import check_value
 from worldmodel.training.yaml_files import read_yaml
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from encoders.ranges import PositiveShare
+
 
 class WeightAverage:
     """Exponential moving average of all weights that learn (Polyak and Juditsky 1992).
@@ -24,7 +26,7 @@ class WeightAverage:
         ValueError: the rate is no share.
     """
 
-    def __init__(self, rate: float = 0.003) -> None:
+    def __init__(self, rate: PositiveShare = 0.003) -> None:
         if not 0 < rate <= 1:
             raise ValueError(f"the rate of the weights' mean is a share in (0, 1], got {rate}")
         self.rate, self.count = rate, 0

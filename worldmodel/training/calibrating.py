@@ -79,7 +79,7 @@ def judge(agent: Agent, task: str, replay: Replay) -> JudgedDreams:
     batch = overlapping(replay)
     episode = batch.episode[:, 0].numpy()
     origin = Origin(
-        task,
+        task=task,
         weights=weights_digest(agent.world_model),
         updates=agent.updates,
         episodes=len(np.unique(episode)),

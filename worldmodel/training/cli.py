@@ -18,7 +18,7 @@ COMMANDS = {
     "report": "Show what a run has learned and how well its uncertainty is calibrated, in HTML and JSON.",
     "imagine": "Film what a run's model dreams, beside what happens.",
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
-    "export": "Keep what a run has learned in a small folder, for report, imagine and play.",
+    "export": "Keep what a run has learned in a small folder, for report, imagine and play; or its actor as a program.",
 }
 TRAINING = ("fit", "validate")
 TASKS = "tasks"
@@ -31,7 +31,7 @@ Learn a latent world model from pixels, know how uncertain it is, and control wi
   report     what a run has learned and how well its uncertainty is calibrated, as one HTML file
   imagine    a film of what its model predicts, beside what happens
   play       drive its model in a browser, beside the simulator
-  export     what the last three need of a run, a few MB
+  export     what the last three need of a run, a few MB; or its actor as one program (torch.export, ONNX)
   tasks      what there is to train on, and what of it is installed
 
 Begin:
@@ -119,6 +119,17 @@ def run(given: list[str] | None = None) -> None:
         command(sys.argv[1:] if given is None else given)
     except UserError as error:
         print(f"worldmodel: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # of a file: its name is too long, it cannot be read or written
+        if error.filename is None:
+            raise
+        print(f"worldmodel: {UserError(f'{str(error.filename)[:200]}: {error.strerror}')}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:  # an extra, such as a logger's
+        if (error.name or "").partition(".")[0] in ("worldmodel", "encoders"):
+            raise
+        said = f"{error.name} is not installed: pip install {error.name}" if error.name else str(error)
+        print(f"worldmodel: {' '.join(said.split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("worldmodel: interrupted; there was nothing to save", file=sys.stderr)

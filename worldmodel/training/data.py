@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from encoders.ranges import PositiveInt, Range, Side
 from worldmodel.errors import UserError
 from worldmodel.experience.rendering import Cameras, Quality
 from worldmodel.experience.replay import Features, Replay, stored_features
@@ -28,7 +30,6 @@ class Experience:
         size: side of the rendered image in pixels.
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
         quality: ``fast`` rendering, or ``reference``, dm_control's own (for published comparisons).
-        pixels: observe the rendered picture of a Gymnasium environment whose observations are no images.
         episode_frames: longest of the episodes that are collected, in environment frames, so that there are more
             beginnings among them; as long as the task has them if None. Evaluations run whole episodes.
         capacity: records the replay samples from, on each rank.
@@ -38,35 +39,40 @@ class Experience:
             makes of it. Updates are the same, and faster.
 
     Raises:
-        UserError: a number is too small.
+        UserError: a batch is longer than the replay, or larger than the machine's memory.
     """
 
     def __init__(
         self,
         task: str = "cartpole_balance",
-        action_repeat: int = 2,
-        num_envs: int = 4,
+        action_repeat: PositiveInt = 2,
+        num_envs: Annotated[int, Range(least=1, most=4096)] = 4,
         workers: bool = False,
-        size: int = 64,
+        size: Side = 64,
         camera: Cameras = None,
         quality: Quality = "fast",
-        pixels: bool = False,
-        episode_frames: int | None = None,
-        capacity: int = 500_000,
-        batch: int = 16,
-        length: int = 32,
+        episode_frames: PositiveInt | None = None,
+        capacity: Annotated[int, Range(least=2)] = 500_000,
+        batch: PositiveInt = 16,
+        length: Annotated[int, Range(least=2)] = 32,
         store_features: bool = False,
     ) -> None:
-        for name, value, least in (("batch", batch, 1), ("length", length, 2)):
-            if value < least:
-                raise UserError(f"data.{name} is too small: it must be at least {least}")
+        if length > capacity:
+            raise UserError(
+                f"data.length is {length:,} and data.capacity {capacity:,}: the replay never holds a sequence that long"
+            )
+        needed = 4 * 3 * batch * length * size**2 * (len(camera) if isinstance(camera, list) else 1)
+        if (there := _memory()) and needed > there:
+            raise UserError(
+                f"the images of a batch (data.batch {batch:,}, data.length {length:,}, data.size {size}) take "
+                f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}: lower one of them"
+            )
         self.task, self.num_envs, self.workers, self.capacity = task, num_envs, workers, capacity
         self.settings: dict[str, Any] = {
             "size": size,
             "action_repeat": action_repeat,
             "camera": camera,
             "quality": quality,
-            "pixels": pixels,
         }
         self.episode_frames = episode_frames
         self.batch, self.length, self.store_features = batch, length, store_features
@@ -117,6 +123,12 @@ class Experience:
         if self.workers:
             return Workers(self.task, self.num_envs, seed, first_core=self.rank * self.num_envs, **settings)
         return InProcess(self.task, self.num_envs, seed, **settings)
+
+
+def _memory() -> int:
+    """Bytes of memory that the machine has; 0 if it does not say."""
+    known = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in known else 0
 
 
 def open_replay(folder: Path | str, data: Experience, rank: int = 0) -> Replay:

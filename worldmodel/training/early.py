@@ -26,9 +26,10 @@ _GROUPS = {  # whose arguments a section's options are
     "schedule": ("training/schedule.py", "Schedule"),
     "data": ("training/data.py", "Experience"),
     "optimizer": ("training/optimizer.py", "Optimizer"),
+    "average": ("training/average.py", "WeightAverage"),
     "model": ("training/agent.py", "Agent"),
 }
-_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", *KINDS)
+_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", "trust-code", *KINDS)
 
 
 def expand(given: Iterable[str]) -> list[str]:
@@ -64,7 +65,7 @@ def expand(given: Iterable[str]) -> list[str]:
 def own_task(task: str) -> dict[str, Any]:
     """Settings of ``data`` for a task that is not shipped."""
     is_suite = ":" not in task and "-" not in task and "/" not in task
-    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1, "pixels": True}
+    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1}
 
 
 def check(command: str, given: list[str]) -> None:
@@ -97,6 +98,8 @@ def check(command: str, given: list[str]) -> None:
 def _check_run(command: str, options: list[tuple[str, str]]) -> None:
     run = next((value for flag, value in options if flag == "--run"), "")
     begins = any(flag in ("--config", "-c") for flag, _ in options)
+    if not run and not begins and command in ("fit", "validate"):
+        raise UserError("say what to run: --task cartpole_balance begins a run, --run runs/NAME resumes one")
     if not run or begins or (Path(run) / "config.yaml").exists():
         return
     if command in ("fit", "validate"):
@@ -108,12 +111,27 @@ def _check_run(command: str, options: list[tuple[str, str]]) -> None:
 def announced(given: list[str]) -> Iterator[list[str]]:
     """Print what a run begins with; give it a folder if it has none, which is gone again if nothing came of it."""
     named = given if "LOCAL_RANK" in os.environ else announce(given)  # the first rank has done so
+    named, folder = _logged(named), named[-1] if named else ""
     try:
         yield named
     finally:
-        if named != given:
+        if "--run" not in [flag for flag, _, _ in _options(given)] and "--run" in named:
             with suppress(OSError):  # it is not empty
-                Path(named[-1]).rmdir()
+                Path(folder).rmdir()
+
+
+def _logged(given: list[str]) -> list[str]:
+    """The same, with the run's folder for each of Lightning's loggers that is given none."""
+    options = list(_options(given))
+    run = next((value for flag, value, _ in options if flag == "--run"), "")
+    words: list[str] = []
+    for flag, value, own in options:
+        words += own
+        if run and flag.removesuffix("+") == "--fabric.loggers" and value.startswith("lightning."):
+            name = "root_dir" if value.startswith("lightning.fabric.") else "save_dir"
+            if not any(other == f"--fabric.loggers.{name}" for other, _, _ in options):
+                words += [f"--fabric.loggers.{name}", run]
+    return words
 
 
 def announce(given: list[str]) -> list[str]:
@@ -233,7 +251,8 @@ def _check_task(task: str) -> None:
 def _known(command: str) -> set[str]:
     """The options of a command, down to those of classes inside it."""
     if command not in ("fit", "validate"):
-        return {"help", *_arguments(_PACKAGE / "commands" / f"{command}.py", command)}
+        names = _arguments(_PACKAGE / "commands" / f"{command}.py", command)
+        return {"help", *("trust-code" if name == "trust_code" else name for name in names)}
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
     }

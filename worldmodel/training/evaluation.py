@@ -19,6 +19,7 @@ from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.rollouts import longest, open_loop
 from worldmodel.insight.video import write_mp4
 from worldmodel.training.agent import Agent
+from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.interrupt import Interrupted, Stop
 from worldmodel.training.randomness import own_randomness, seed_for
 from worldmodel.training.run_folder import RunFolder
@@ -142,8 +143,8 @@ def film_rollouts(folder: RunFolder, world: World) -> None:
         batch = longest(world.replay.sample(8, max(world.data.length, 20)), _CONTEXT, 4)
         rollout = open_loop(world.agent.world_model, batch.map(lambda x: x.to(world.fabric.device)), _CONTEXT)
     path = folder.videos / f"open_loop_{world.agent.updates:07d}.png"
-    path.parent.mkdir(exist_ok=True)
-    render_strip(rollout, difference=True).save(path)
+    strip = render_strip(rollout, difference=True)
+    write_atomically(path, lambda temporary: strip.save(temporary, format="png"))
     write_mp4(path.with_suffix(".mp4"), render_film(rollout, difference=True), fps=8)
 
 

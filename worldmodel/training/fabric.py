@@ -8,6 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
 
+from encoders.ranges import PositiveInt
 from worldmodel.errors import UserError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -18,7 +19,7 @@ def make_fabric(
     accelerator: str = "auto",
     strategy: str = "auto",
     devices: int | list[int] | str = 1,
-    num_nodes: int = 1,
+    num_nodes: PositiveInt = 1,
     precision: Precision = "32-true",
     matmul_precision: MatmulPrecision = "medium",
     loggers: list[Logger] | None = None,
@@ -42,5 +43,5 @@ def make_fabric(
     given: dict[str, Any] = {"accelerator": accelerator, "strategy": strategy, "devices": devices}
     try:
         return Fabric(**given, num_nodes=num_nodes, precision=precision, loggers=loggers or [])
-    except (ValueError, RuntimeError) as cause:  # Lightning's MisconfigurationException among them
+    except (ValueError, RuntimeError, TypeError, ImportError) as cause:  # Lightning has all of these
         raise UserError(f"fabric: {' '.join(str(cause).split())}") from cause

@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.allowed import check_task
 from worldmodel.training.average import mean_weights
 from worldmodel.training.calibrating import calibrated
 from worldmodel.training.checkpoint import load_checkpoint
@@ -88,6 +89,8 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
     except UserError as error:
         raise _explained(error, folder) from error
     finally:
+        for logger in fabric.loggers:
+            logger.finalize("finished")  # what it still holds
         data.close()
 
 
@@ -164,11 +167,21 @@ def _closing(run: Run) -> str:
     folder, progress = run.folder.path, run.progress
     scored = "not evaluated" if progress.last_return is None else f"return {progress.last_return:.1f}"
     best = "" if progress.best == -float("inf") else f" (best {progress.best:.1f})"
+    trusted = _trust(run.world.data.task)
     return (
         f"finished: {scored}{best} after {run.world.agent.updates:,} updates in {duration(progress.seconds)} of "
         f"training, all in {folder}: {megabytes(folder)}, of which the replay {megabytes(folder / 'replay')}\n"
-        f"next: worldmodel report --run {folder}\n      worldmodel play --run {folder}"
+        f"next: worldmodel report --run {folder}{trusted}\n      worldmodel play --run {folder}{trusted}"
     )
+
+
+def _trust(task: str) -> str:
+    """What looking at a run of somebody's own task takes."""
+    try:
+        check_task(task, "")
+    except UserError:
+        return " --trust-code"
+    return ""
 
 
 def _going(folder: RunFolder) -> str:
@@ -204,13 +217,20 @@ def _validate(fabric: Fabric, settings: Settings) -> None:
         if fabric.is_global_zero:
             print(f"validating {of}: {episodes} episodes", flush=True)
         found = evaluate(world, episodes, "report")
-        record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
+        complaint = None
+        try:
+            record_validation(folder, world, found, seconds=checkpoint["progress"]["seconds"], checkpoint=path)
+        except UserError as cause:  # of a run that is read-only: what was found is said all the same
+            complaint = cause
     finally:
         data.close()
     if fabric.is_global_zero:
         least, most = min(found.returns), max(found.returns)
+        added = "" if complaint else f", added to {folder.validations}"
         print(
             f"{who}: return {found.mean:.1f} +- {np.std(found.returns):.1f} (standard deviation; {least:.1f} to "
-            f"{most:.1f}) over {len(found.returns)} episodes, added to {folder.validations}",
+            f"{most:.1f}) over {len(found.returns)} episodes{added}",
             flush=True,
         )
+    if complaint is not None:
+        raise complaint

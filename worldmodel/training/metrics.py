@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,10 @@ class MetricsTable:
     def forget_after(self, updates: int) -> None:
         """Keep the rows up to a checkpoint only."""
         rows = self.read()
+        if not rows and self.path.exists() and self.path.stat().st_size:
+            aside = self.path.with_suffix(".damaged.csv")
+            warnings.warn(f"{self.path} holds no row of metrics: it is kept as {aside.name}", stacklevel=2)
+            self.path.replace(aside)
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
         if kept := [row for row in rows if int(row["updates"]) <= updates]:
             self._rewrite(kept)
@@ -75,11 +82,14 @@ class MetricsTable:
 
     def read(self) -> list[dict[str, Any]]:
         """All whole rows, as text."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        text = self.path.read_bytes().decode(errors="replace").replace("\0", "\ufffd")
+        try:
             # a line cut by a kill lacks its last fields, or its first is no number
-            return [row for row in csv.DictReader(file) if None not in row.values() and row["updates"].isdigit()]
+            return [row for row in csv.DictReader(io.StringIO(text, newline="")) if _is_whole(row)]
+        except csv.Error:  # a field of many kB
+            return []
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         self._columns = list(dict.fromkeys([*self._columns, *(name for row in rows for name in row)]))
@@ -91,6 +101,11 @@ class MetricsTable:
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
+
+
+def _is_whole(row: Mapping[Any, Any]) -> bool:
+    updates = row.get("updates")
+    return None not in row and None not in row.values() and re.fullmatch("[0-9]{1,12}", updates or "") is not None
 
 
 def line(metrics: Mapping[str, float], updates: int, left: float | None) -> str:

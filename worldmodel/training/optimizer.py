@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
+from encoders.ranges import NonNegativeInt, PositiveFloat, PositiveInt, Range, Share
 from worldmodel.errors import UserError
+
+LearningRate = Annotated[float, Range(least=0, most=1)]
 
 
 class Optimizer:
@@ -35,15 +38,15 @@ class Optimizer:
 
     def __init__(
         self,
-        learning_rate: float = 4e-4,
-        actor_learning_rate: float = 1e-4,
-        critic_learning_rate: float = 1e-4,
-        pretrained_learning_rate: float = 1e-5,
-        adam_epsilon: float = 1e-6,
-        clip: tuple[float, float, float] = (100.0, 1.0, 10.0),
-        warmup: int = 100,
-        decay: float = 1.0,
-        max_skipped: int = 5,
+        learning_rate: LearningRate = 4e-4,
+        actor_learning_rate: LearningRate = 1e-4,
+        critic_learning_rate: LearningRate = 1e-4,
+        pretrained_learning_rate: LearningRate = 1e-5,
+        adam_epsilon: PositiveFloat = 1e-6,
+        clip: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (100.0, 1.0, 10.0),
+        warmup: NonNegativeInt = 100,
+        decay: Share = 1.0,
+        max_skipped: PositiveInt = 5,
     ) -> None:
         names = ("world_model", "actor", "critic", "pretrained")
         rates = (learning_rate, actor_learning_rate, critic_learning_rate, pretrained_learning_rate)

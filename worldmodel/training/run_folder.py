@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +88,36 @@ class RunFolder:
         return held
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
-        """Append a line to ``evaluations.jsonl``, at once on the disk."""
+        """Append a line to ``evaluations.jsonl``, at once on the disk.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         _append(self.inside(self.evaluations), row)
 
     def add_validation(self, row: dict[str, Any]) -> None:
-        """Append a line to ``validations.jsonl``, which training neither reads nor writes."""
+        """Append a line to ``validations.jsonl``, which training neither reads nor writes.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         _append(self.inside(self.validations), row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """All whole lines of ``evaluations.jsonl``."""
-        return _lines(self.evaluations)
+        """The lines of ``evaluations.jsonl`` that say what they should; warns of others, but for a last one cut short.
+
+        Raises:
+            UserError: it is no file that can be read.
+        """
+        return _rows(self.evaluations)
 
     def read_validations(self) -> list[dict[str, Any]]:
-        """All whole lines of ``validations.jsonl``."""
-        return _lines(self.validations)
+        """The same of ``validations.jsonl``.
+
+        Raises:
+            UserError: it is no file that can be read.
+        """
+        return _rows(self.validations)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """All whole lines of ``metrics.csv``: what was measured, by name; ``updates`` is always among it."""
@@ -129,28 +146,63 @@ class RunFolder:
 
     def forget_after(self, updates: int) -> None:
         """Drop what the tables hold of later than a checkpoint: the resumed run makes it again."""
-        kept = [row for row in self.read_evaluations() if row["updates"] <= updates]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        if self.evaluations.exists() and self.evaluations.read_text() != text:
-            write_atomically(self.evaluations, lambda temporary: temporary.write_text(text))
+        lines = _lines(self.evaluations)
+        later = [(row := _evaluation(line)) is not None and row["updates"] > updates for line in lines]
+        # what cannot be read stays, for it is not known to be later; but for a last line that a kill has cut
+        kept = [line for line, is_later in zip(lines, later, strict=True) if not is_later and line.endswith(b"\n")]
+        if kept != lines:
+            write_atomically(self.evaluations, lambda temporary: temporary.write_bytes(b"".join(kept)))
         self.metrics.forget_after(updates)
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"\n" * (file.read(1) != b"\n"))  # a line that a kill has cut swallows no other
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as cause:
+        raise UserError(f"cannot write {path} ({cause.strerror})") from cause
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # the last line of a run that was killed
-            continue
-    return rows
+def _rows(path: Path) -> list[dict[str, Any]]:
+    lines = _lines(path)
+    rows = [_evaluation(line) for line in lines]
+    wrong = [number for number, row in enumerate(rows, 1) if row is None and lines[number - 1].endswith(b"\n")]
+    if wrong:
+        text = f"{path}: line {wrong[0]} is no evaluation and is left out ({len(wrong)} are)"
+        warnings.warn(text, stacklevel=3)
+    return [row for row in rows if row is not None]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """All lines of a file, with what ends them; none if there is no file."""
+    if not path.exists():
+        return []
+    try:
+        if not path.is_file():
+            raise UserError(f"{path} is no file: move it away")
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError as cause:
+        raise UserError(f"cannot read {path} ({cause.strerror})") from cause
+
+
+def _evaluation(line: bytes) -> dict[str, Any] | None:
+    """A line of ``evaluations.jsonl``, if it holds numbers where they belong; else None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(returns := row.get("returns"), list) or not returns:
+        return None
+    counts, others = [row.get("updates"), row.get("frames")], [row.get("return_mean"), row.get("return_std")]
+    numbers = [*counts, *others, *returns, row.get("seconds", 0)]
+    sound = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e300 for x in numbers)
+    sound = sound and all(isinstance(x, int) and x >= 0 for x in counts)
+    return row if sound and isinstance(row.get("policy", ""), str) else None
 
 
 def _number(text: str) -> float:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from encoders.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from worldmodel.errors import UserError
 
 
@@ -30,23 +31,23 @@ class Schedule:
         calibration_episodes: held-out episodes at the end, to know how wrong the dreams are; 0 for none.
 
     Raises:
-        UserError: a number is too small, or nothing ends the run.
+        UserError: nothing ends the run.
     """
 
     def __init__(
         self,
-        rounds: int | None = 150,
-        max_minutes: float | None = None,
-        prefill: int = 1000,
-        steps: int = 25,
-        updates: int = 50,
-        evaluate_every: int = 10,
-        evaluate_minutes: float | None = None,
-        evaluation_episodes: int = 10,
-        final_episodes: int | None = None,
-        checkpoint_every: int = 8,
-        console_every: int = 4,
-        calibration_episodes: int = 16,
+        rounds: PositiveInt | None = 150,
+        max_minutes: PositiveFloat | None = None,
+        prefill: NonNegativeInt = 1000,
+        steps: PositiveInt = 25,
+        updates: PositiveInt = 50,
+        evaluate_every: PositiveInt = 10,
+        evaluate_minutes: PositiveFloat | None = None,
+        evaluation_episodes: PositiveInt = 10,
+        final_episodes: PositiveInt | None = None,
+        checkpoint_every: PositiveInt = 8,
+        console_every: PositiveInt = 4,
+        calibration_episodes: NonNegativeInt = 16,
     ) -> None:
         self.rounds, self.max_minutes, self.prefill = rounds, max_minutes, prefill
         self.steps, self.updates = steps, updates
@@ -54,17 +55,6 @@ class Schedule:
         self.evaluation_episodes, self.final_episodes = evaluation_episodes, final_episodes
         self.checkpoint_every, self.console_every = checkpoint_every, console_every
         self.calibration_episodes = calibration_episodes
-        whole = ("rounds", "steps", "updates", "evaluate_every", "evaluation_episodes", "final_episodes")
-        for name in (*whole, "checkpoint_every", "console_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"schedule.{name} is too small: it must be at least 1")
-        for name in ("max_minutes", "evaluate_minutes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"schedule.{name} is {value}: it must be above 0")
-        if calibration_episodes < 0:
-            raise UserError("schedule.calibration_episodes is too small: it must be at least 0")
         if rounds is None and max_minutes is None:
             raise UserError("nothing ends this run: give schedule.rounds or schedule.max_minutes")
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
 import worldmodel as front_door
+from encoders.ranges import Seed
 from worldmodel.errors import UserError
 from worldmodel.training.agent import Agent
+from worldmodel.training.allowed import check_parts, check_task, check_value
 from worldmodel.training.average import WeightAverage
+from worldmodel.training.checkpoint import one_line
 from worldmodel.training.configs import KINDS, arrange, find, is_whole, merge, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
@@ -22,17 +26,17 @@ from worldmodel.training.optimizer import Optimizer
 from worldmodel.training.parser import Parser
 from worldmodel.training.randomness import seed_all, seed_for
 from worldmodel.training.schedule import Schedule
-from worldmodel.training.trust import check_parts, check_task
 from worldmodel.training.yaml_files import read_yaml
 from worldmodel.types import ActionSpec
 
-PARTS = {"data": Experience, "optimizer": Optimizer, "model": Agent}  # what a run is
-MACHINE = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
+_Parts = Mapping[str, Callable[..., Any]]
+PARTS: _Parts = {"data": Experience, "optimizer": Optimizer, "average": WeightAverage, "model": Agent}  # what a run is
+MACHINE: _Parts = {"fabric": make_fabric, "schedule": Schedule}  # and where and how long it is trained
 
 
 def add_parts(parser: Parser) -> None:
     """The seed, data, optimizer and model: what a run is without its length and its machine."""
-    parser.add_argument("--seed", type=int, default=0, help="everything that is drawn derives from it")
+    parser.add_argument("--seed", type=Seed, default=0, help="everything that is drawn derives from it")
     parser.add_class_arguments(Experience, "data", instantiate=False)
     parser.add_class_arguments(Optimizer, "optimizer", instantiate=False)
     parser.add_class_arguments(WeightAverage, "average", instantiate=False)
@@ -83,8 +87,9 @@ class Settings:
 
     def __init__(self, parser: Parser, config: Namespace) -> None:
         self.parser, self.config = parser, config
+        check_value(config.seed, Seed, "seed")
+        check_parts(config.as_dict(), {**PARTS, **MACHINE})  # a function that is called may do anything
         seed_all(seed_for(config.seed, 0, "parameters"))  # encoders are made here
-        check_parts(config.as_dict(), PARTS | MACHINE)  # a function that is called may do anything
         try:
             self._made = parser.instantiate(config)
         except ValueError as cause:
@@ -101,12 +106,35 @@ class Settings:
         return Experience(**vars(self._made.data))
 
     def agent(self, action: ActionSpec) -> Agent:
-        """World model, actor and critic; draws their parameters."""
+        """World model, actor and critic; draws their parameters.
+
+        Raises:
+            UserError: settings do not go together, images are of another size than the model's, or memory is short.
+        """
         try:
             optimizer, average = Optimizer(**vars(self._made.optimizer)), WeightAverage(**vars(self._made.average))
-            return Agent(action, optimizer=optimizer, average=average, **vars(self._made.model))
+            agent = Agent(action, optimizer=optimizer, average=average, **vars(self._made.model))
+            self._look(agent)
         except ValueError as cause:
             raise UserError(reason(cause)) from cause
+        except (RuntimeError, MemoryError) as cause:
+            if "memory" not in str(cause):
+                raise
+            raise UserError(f"there is not enough memory for a model of this size: {one_line(cause)}") from cause
+        return agent
+
+    @torch.no_grad()
+    def _look(self, agent: Agent) -> None:
+        """Find out before anything is collected whether the model takes the images."""
+        size, camera = self._made.data.size, self._made.data.camera
+        image = torch.zeros(1, 3, size, size * (len(camera) if isinstance(camera, list) else 1), dtype=torch.uint8)
+        model = agent.eval().world_model
+        try:
+            model.embed(image)
+            model.decoder.pixels(image)
+        except ValueError as cause:
+            raise UserError(f"data.size is {size}, which the model does not take: {one_line(cause)}") from cause
+        agent.train()
 
     def dump(self) -> dict[str, Any]:
         """As plain data, the way ``config.yaml`` holds it."""

@@ -16,7 +16,7 @@ RESET = {"type": "reset", "episode": 0, "record": 4}
 def test_a_conversation() -> None:
     session, plain = make_session(), make_session()
     setup, nothing = answer(session, {"type": "hello", "view": "x"})
-    assert setup["view"] == "x" and not nothing
+    assert setup["view"] == "x" and setup["name"] == session.name and not nothing
     assert setup["action"] == {"size": 2, "discrete": False, "repeat": 1} and setup["drivers"] == [
         "me",
         "actor",

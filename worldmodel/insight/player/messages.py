@@ -52,6 +52,7 @@ def _setup(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
         "drivers": [ME, *session.controllers],
         "episodes": episodes,
         "strong": _number(session.strong),
+        "name": session.name,
     }
     return content, []
 

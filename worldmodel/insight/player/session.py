@@ -66,6 +66,7 @@ class PlayerSession:
         context: records, at most, that are seen before a dream.
         seed: of what is drawn.
         trust: what is known of how wrong dreams are.
+        name: what the player is headed by, such as the run and its task.
 
     Raises:
         ValueError: there is no episode, or one is too short or of other actions; a controller is called ``me``; or the
@@ -82,6 +83,7 @@ class PlayerSession:
         context: int = 50,
         seed: int = 0,
         trust: Trust | None = None,
+        name: str = "",
     ) -> None:
         if not episodes:
             raise ValueError("a dream begins in a real record: give at least one episode")
@@ -94,7 +96,7 @@ class PlayerSession:
         if ME in (controllers or {}):
             raise ValueError(f"no controller can be called {ME!r}: that is the person at the keys")
         self.action, self.episodes, self.controllers = action, list(episodes), dict(controllers or {})
-        self.driver = ME
+        self.driver, self.name = ME, name
         self._world_model, self._replayable, self._context = world_model, reality, context
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None

@@ -53,7 +53,7 @@ class Player {
 
   // what there is to see
 
-  setup({ action, drivers, episodes, strong }) {
+  setup({ action, drivers, episodes, strong, name }) {
     Object.assign(this, { spec: action, episodes, action: Array(action.size).fill(0) });
     if (action.discrete) this.action[0] = 1;
     this.root.dataset.step = 0;
@@ -70,7 +70,7 @@ class Player {
     const key = (color, text) => make("span", { style: { color } }, text);
     const colours = [key(BLUE, "\u2501 imagined"), " ", key("#8f6300", "\u254d real")];
     this.root.replaceChildren(
-      make("div", { className: "wm-head" }, make("strong", {}, "A dream to drive"), this.status, this.alert),
+      make("div", { className: "wm-head" }, make("strong", {}, name || "A dream to drive"), this.status, this.alert),
       make("div", { className: "wm-main" },
         part("", title("Dream", "what the model imagines"),
           picture(canvas("dream", "dream"), canvas("heat", "spread of the members")), this.legend),
@@ -82,6 +82,7 @@ class Player {
         part("", title("Error of the dream by now", "% of the range of a pixel ", key(BLUE, "\u2501 expected, band of 90 %"), " ",
           key("#8f6300", "\u254d true")), curve("drift"), this.trust = make("p", { className: "wm-note wm-trust" })),
         this.starts()));
+    if (name && this.root.closest(".wm-page")) document.title = `${name} \u2013 a dream to drive`;
     this.listen();
     this.choose(0);
   }

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 import gymnasium
 
 import worldmodel as front_door
+from encoders.ranges import Range
 from worldmodel.errors import UserError
 
 OURS = ("worldmodel", "encoders")  # packages
@@ -47,7 +48,7 @@ def check_parts(tree: Mapping[str, Any], parts: Mapping[str, Callable[..., Any]]
 
 def check_value(value: Any, kind: Any, where: str, source: str = "") -> None:
     """The same for one setting of this kind, such as ``MakeController``."""
-    _Check(source).value(value, kind, where)
+    _Check(source).value(value, [kind], where)
 
 
 def check_task(task: Any, source: str) -> None:
@@ -86,26 +87,29 @@ class _Check:
                 hint = f": did you mean {' or '.join(near)}?" if near else ""
                 what = f"no option {group}{name}" if group else f"{where} has no option {name}"
                 raise UserError(f"{self.source}: {what}{hint}")
-            self.value(value, kinds.get(name, Any), f"{where}.{name}".replace(".init_args", ""))
+            self.value(value, [kinds.get(name, Any)], f"{where}.{name}".replace(".init_args", ""))
 
-    def value(self, value: Any, kind: Any, where: str) -> None:
-        """One setting, of a kind such as ``int``, ``list[Encoder]`` or ``Callable[[int], Decoder]``."""
-        options = list(_options(kind))
+    def value(self, value: Any, kinds: Iterable[Any], where: str) -> None:
+        """One setting, of one of the kinds, such as ``int``, ``list[Encoder]`` or ``Callable[[int], Decoder]``."""
+        options = [option for kind in kinds for option in _options(kind)]
         bases = [base for option in options if (base := _built(option)) is not None]
-        if value is None or isinstance(value, bool | int | float):
+        inside = [x for option in options for x in _elements(option)] or [Any]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            limits = [x for kind in kinds for x in _ranges(kind)]
+            if limits and not any(limit.holds(value) for limit in limits):
+                self._refuse(where, f"it is {value} and must be {' or '.join(map(repr, limits))}")
+        if value is None or isinstance(value, int | float):
             return
         if self.source and isinstance(value, str) and not bases and any(map(_holds_classes, options)):
             self._refuse(where, "wanted are several, and not a text")  # which the parser would take for YAML
         if isinstance(value, list | tuple):
-            elements = Union[tuple(x for option in options for x in _elements(option)) or (Any,)]  # noqa: UP007
             for index, item in enumerate(value):
-                self.value(item, elements, f"{where}[{index}]")
+                self.value(item, inside, f"{where}[{index}]")
         elif bases:
             self._class(value, bases, options, where)
         elif isinstance(value, Mapping):
             if self.source and value.keys() & _CLASS_KEYS:
                 self._refuse(where, "a class is named where none is wanted")
-            inside = Union[tuple(x for option in options for x in _elements(option)) or (Any,)]  # noqa: UP007
             for name, item in value.items():
                 self.value(item, inside, f"{where}.{name}")
 
@@ -155,9 +159,9 @@ class _Check:
 
 def _kinds(given_to: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of a class's or a function's arguments, by name."""
-    function = given_to.__init__ if inspect.isclass(given_to) else given_to  # type: ignore[misc]
+    function = given_to.__init__ if inspect.isclass(given_to) else given_to
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
         names = inspect.signature(given_to).parameters
     except (NameError, TypeError, ValueError):  # somebody's own that hides its types: the parser has its own ways
         return {}
@@ -174,6 +178,14 @@ def _options(kind: Any) -> Iterator[Any]:
         yield from _options(get_args(kind)[0])
     else:
         yield kind
+
+
+def _ranges(kind: Any) -> Iterator[Range]:
+    """The limits of numbers of this kind; none where one of its union has none."""
+    yield from (x for x in getattr(kind, "__metadata__", ()) if isinstance(x, Range))
+    if get_origin(kind) in (Union, types.UnionType):
+        for part in get_args(kind):
+            yield from _ranges(part)
 
 
 def _built(kind: Any) -> type | None:
