@@ -102,7 +102,7 @@ def test_metrics(folder: RunFolder, text: bytes, updates: list[int]) -> None:
     folder.metrics.path.write_bytes(text)
     rows = folder.read_metrics()
     assert [row["updates"] for row in rows] == updates
-    learning([], rows, updates=8, frames=8)
+    learning(folder, rows, updates=8, frames=8)
 
 
 def test_metrics_that_cannot_be_read_are_kept(tmp_path: Path) -> None:
