@@ -67,6 +67,8 @@ DRIVEN = policy("mppi")
         (["--data.task", f"{BROKEN}:Unseen"], "no picture, and cannot be drawn: its render_mode is None"),
         (["--data.task", f"{BROKEN}:NanReward"], "gave a reward that is not finite at step 1"),
         (["--data.task", f"{BROKEN}:NanState"], "gave a observation that is not finite"),
+        (["--data.task", "os:abort"], "task 'os:abort': abort makes no gymnasium.Env"),
+        (["--data.task", "pathlib:Path"], "task 'pathlib:Path': Path makes no gymnasium.Env"),
         (["--checkpoint", "no/such.ckpt"], "there is no checkpoint no/such.ckpt"),
         (["--policy", "no/such.yaml"], "there is no policy file no/such.yaml: configs/policy holds"),
         (["--policy"], "--policy wants a file: configs/policy holds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from typing import Any
 
@@ -88,6 +89,8 @@ def _from_factory(task: str) -> gymnasium.Env:
         raise UserError(f"task {task!r}: no module {cause.name!r}; run in its folder or install it") from cause
     except AttributeError as cause:
         raise UserError(f"task {task!r}: module {module} has no {name!r}") from cause
+    if inspect.isbuiltin(factory) or (inspect.isclass(factory) and not issubclass(factory, gymnasium.Env)):
+        raise UserError(f"task {task!r}: {name} makes no gymnasium.Env")  # and is not called to find out
     with making(task):
         env = factory()
     if not isinstance(env, gymnasium.Env):
