@@ -124,14 +124,27 @@ def test_killed_and_resumed_to_the_last_digit(tmp_path: Path) -> None:
 def test_stored_features_are_read_again(tmp_path: Path) -> None:
     run(words(tmp_path / "run", *STORED, "--schedule.rounds", "1"))
     before = files(tmp_path / "run")
-    loaded, data = load_run(tmp_path / "run")
+    loaded, data = load_run(tmp_path / "run", trust_code=True)
     data.close()
     batch = open_replay(tmp_path / "run", data).sample(4, 8)
     encoder = loaded.world_model.encoder
     assert batch.features is not None
     assert torch.equal(batch.features.flatten(0, 1), encoder.features(batch.image.flatten(0, 1)))
     assert files(tmp_path / "run") == before
-    run(["report", "--run", str(tmp_path / "run"), "--episodes", "4", "--horizon", "3", "--context", "3"])
+    run(
+        [
+            "report",
+            "--run",
+            str(tmp_path / "run"),
+            "--trust-code",
+            "--episodes",
+            "4",
+            "--horizon",
+            "3",
+            "--context",
+            "3",
+        ]
+    )
     assert (tmp_path / "run/report.html").exists()
 
 

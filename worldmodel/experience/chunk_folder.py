@@ -28,6 +28,7 @@ class ChunkFolder:
         self.files = Descriptors()
         self._checked: dict[Path, Chunk | None] = {}  # None where damaged
         self._leaving: list[Path] = []
+        self._told: set[Path] = set()  # of which it was said that they are no files
         path.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> dict[Path, ChunkName]:
@@ -41,7 +42,8 @@ class ChunkFolder:
             if name := ChunkName.of(path):
                 if path.is_file():
                     names[path] = name
-                else:  # a pipe would be waited for
+                elif path not in self._told:  # a pipe would be waited for
+                    self._told.add(path)
                     warnings.warn(f"skipping {path}, which is no file", stacklevel=3)
             elif _OLD.fullmatch(path.name):
                 raise UserError(
