@@ -11,3 +11,8 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(x if x.isprintable() else ascii(x)[1:-1] for x in message))
+
+
+def one_line(cause: BaseException, length: int = 160) -> str:
+    """What an exception says, on one line; its class's name if it says nothing."""
+    return (" ".join(str(cause).split()) or type(cause).__name__)[:length]

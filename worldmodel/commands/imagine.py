@@ -99,17 +99,23 @@ def imagine(
                 agent.world_model, real, own, imagining=imagining, given=given, context=context,
                 horizon=horizon or 30, members=members,
             )  # fmt: skip
-        try:
-            trust = load_trust(Path(run), agent, data.task)
-            found = with_expected(agent.world_model, found, trust)
-            steps = ", ".join(f"{int(x)}" for x in found.trusted.tolist()) if found.trusted is not None else ""
-            print(f"steps that are likely better than the last picture, of each dream: {steps}")
-        except UserError as cause:
-            print(cause)
     finally:
         data.close()
-    write(Path(out), found)
+    write(Path(out), _expected(Path(run), agent, data.task, found))
     print(f"wrote {out}")
+
+
+def _expected(run: Path, agent: Agent, task: str, found: Trajectory[LatentState]) -> Trajectory[LatentState]:
+    """The same with the errors to be expected, where the run holds a calibration; says so."""
+    try:
+        found = with_expected(agent.world_model, found, load_trust(run, agent, task))
+    except UserError as cause:
+        print(cause)
+        return found
+    assert found.trusted is not None
+    steps = ", ".join(map(str, found.trusted.tolist()))
+    print(f"steps that are likely better than the last picture, of each dream: {steps}")
+    return found
 
 
 class Episodes:

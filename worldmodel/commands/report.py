@@ -6,10 +6,10 @@ import json
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from torch import Tensor
 
 import worldmodel
 from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, trusted, uncertainty
@@ -17,17 +17,18 @@ from worldmodel.commands.report_summary import meanings, returns, summary
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
 from worldmodel.insight.page import write_html
-from worldmodel.insight.report import calibrate, horizon_errors, shift_auroc, table_rows
+from worldmodel.insight.report import Calibration, calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
 from worldmodel.insight.trust import Trust
 from worldmodel.insight.verify import Verified
 from worldmodel.training.agent import Agent
-from worldmodel.training.calibrating import acting, collect_held_out, judge, keep
+from worldmodel.training.calibrating import acting, collect_held_out, cut, judge, keep, stacked
 from worldmodel.training.checkpoint import load_checkpoint, write_atomically
+from worldmodel.training.data import Experience
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.run_folder import RunFolder
-from worldmodel.types import SequenceBatch
+from worldmodel.types import LatentState, SequenceBatch, Trajectory
 
 _SHIFTED = 64  # sequences, at most, that are seen through every shift
 
@@ -68,57 +69,94 @@ def report(
     # with more environments short episodes would be favoured
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
-    acts = acting(agent)
-    try:
-        with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
-            replay = collect_held_out(data, acts, Path(directory), episodes)
-            batch, earned = windows(replay, context, horizon), returns(replay)
-            trust, verified = _fitted(agent, data.task, replay)
-    finally:
-        data.close()
-    fit = batch.episode[:, 0] % 2 == 0
+    held = _collected(agent, data, episodes, seed=seed, context=context, horizon=horizon)
+    fit = held.batch.episode[:, 0] % 2 == 0
     if fit.all() or not fit.any():
         raise UserError("too few episodes are long enough: give more --episodes, or a shorter --horizon")
     print(f"imagining {len(fit)} sequences of {horizon} steps, and seeing them through shifts", flush=True)
     with own_randomness(seed):
-        calibration = calibrate(horizon_errors(agent.world_model, batch, context, horizon), fit)
-        aurocs = shift_auroc(agent.world_model, _spread(batch, _SHIFTED))
-        still = open_loop(agent.world_model, _spread(batch, 3), context)
-        moving = open_loop(agent.world_model, _spread(batch, 2), context, members=True)
+        found = _imagined(agent, held.batch, fit, context=context, horizon=horizon)
     print("drawing", flush=True)
     half = episodes // 2
     held_out = {
-        "held-out episodes": f"{episodes}, half by {acts.name} and half at random",
+        "held-out episodes": f"{episodes}, half by {held.who} and half at random",
         "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
         "a sequence": f"{context} records seen, {horizon} dreamt",
     }
     metrics, state = folder.read_metrics(), load_checkpoint(used)
-    acted = (acts.name, earned[:half], earned[half:])
+    acted = (held.who, held.earned[:half], held.earned[half:])
     sections = [
-        summary(used, state, calibration, task=data.task, acted=acted, aurocs=aurocs),
+        summary(used, state, found.calibration, task=data.task, acted=acted, aurocs=found.aurocs),
         about(agent, data, folder=folder, checkpoint=used, more=held_out),
         cost(agent, used, metrics),
         learning(folder, metrics, agent.updates, data.frames),
         episode(folder, agent.updates),
-        dreams(moving, still, calibration),
-        trusted(trust, verified),
-        *uncertainty(calibration),
-        noticed(aurocs),
+        dreams(found.moving, found.still, found.calibration),
+        trusted(held.trust, held.verified),
+        *uncertainty(found.calibration),
+        noticed(found.aurocs),
         meanings(),
     ]
+    path = Path(out) if out else folder.path / "report.html"
     given = {"task": data.task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
     given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
-    rows = table_rows(calibration, aurocs, **given) + ([] if verified is None else verified.rows(**given))
-    path = Path(out) if out else folder.path / "report.html"
-    numbers = path.with_suffix(".json")
+    rows = table_rows(found.calibration, found.aurocs, **given)
+    rows += [] if held.verified is None else held.verified.rows(**given)
+    numbers = _write_numbers(rows, path)
+    write_html(path, sections, f"Report of {folder.path.name}")
+    if isinstance(held.trust, Trust) and used.resolve() == folder.weights.resolve():
+        print(f"fitted the calibration again: {keep(folder.path, held.trust)}")
+    print(f"wrote {path} and {numbers}")
+
+
+def _write_numbers(rows: list[dict[str, Any]], page: Path) -> Path:
+    """All numbers as JSON beside the page; earlier ones, and their page, are kept under other names."""
+    numbers = page.with_suffix(".json")
     text = "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"
-    if kept := _kept(numbers, path, text):
+    if kept := _kept(numbers, page, text):
         print(f"kept what was there before as {' and '.join(map(str, kept))}")
     write_atomically(numbers, lambda temporary: temporary.write_text(text))
-    write_html(path, sections, f"Report of {folder.path.name}")
-    if isinstance(trust, Trust) and used.resolve() == folder.weights.resolve():
-        print(f"fitted the calibration again: {keep(folder.path, trust)}")
-    print(f"wrote {path} and {numbers}")
+    return numbers
+
+
+class _Collected(NamedTuple):
+    """Held-out episodes, and what the calibration of the run is by them."""
+
+    who: str  # acted in the first half of them
+    batch: SequenceBatch
+    earned: list[float]
+    trust: Trust | str  # or why there is none
+    verified: Verified | None
+
+
+class _Imagined(NamedTuple):
+    """What the model makes of their sequences."""
+
+    calibration: Calibration
+    aurocs: dict[str, dict[str, float]]
+    still: Trajectory[LatentState]
+    moving: Trajectory[LatentState]  # with every member's dream
+
+
+def _collected(agent: Agent, data: Experience, episodes: int, *, seed: int, context: int, horizon: int) -> _Collected:
+    acts = acting(agent)
+    try:
+        with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
+            replay = collect_held_out(data, acts, Path(directory), episodes)
+            trust, verified = _fitted(agent, data.task, replay)
+            return _Collected(acts.name, windows(replay, context, horizon), returns(replay), trust, verified=verified)
+    finally:
+        data.close()
+
+
+def _imagined(agent: Agent, batch: SequenceBatch, fit: Tensor, *, context: int, horizon: int) -> _Imagined:
+    model = agent.world_model
+    return _Imagined(
+        calibration=calibrate(horizon_errors(model, batch, context, horizon), fit),
+        aurocs=shift_auroc(model, _spread(batch, _SHIFTED)),
+        still=open_loop(model, _spread(batch, 3), context),
+        moving=open_loop(model, _spread(batch, 2), context, members=True),
+    )
 
 
 def _fitted(agent: Agent, task: str, replay: Replay) -> tuple[Trust | str, Verified | None]:
@@ -148,21 +186,15 @@ def windows(replay: Replay, context: int, horizon: int) -> SequenceBatch:
     Raises:
         UserError: there is none.
     """
-    length, longest = context + horizon, 0
-    parts, episode = [], []
-    for number, records in replay.episodes():
-        longest = max(longest, len(records))
-        for first in range(0, len(records) - length + 1, length):
-            parts.append(records[first : first + length])
-            episode.append(number)
+    length, episodes = context + horizon, list(replay.episodes())
+    parts = cut(episodes, length, stride=length)
     if not parts:
+        longest = max((len(records) for _, records in episodes), default=0)
         raise UserError(
             f"horizon {horizon} is longer than the data: with {context} records seen before it takes {length}, "
             f"and the longest episode has {longest}"
         )
-    rows = np.stack(parts)  # (B, T)
-    tensors: dict[str, Any] = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names or ()}
-    return SequenceBatch(**tensors, episode=torch.tensor(episode).unsqueeze(1).repeat(1, length))
+    return stacked(parts)
 
 
 def _spread(batch: SequenceBatch, count: int) -> SequenceBatch:

@@ -27,7 +27,7 @@ _EXTRAS = {
 def tasks() -> None:
     """List what ``--task`` takes."""
     shipped = {name: str(merged(name)["data"]["task"]) for name in names("task")}
-    tuned = {task for task in shipped.values()}
+    tuned = set(shipped.values())
     others = [name for name in suite_names() if name not in tuned and name != "cup_catch"]
     print("worldmodel fit --task NAME takes")
     _print("what is shipped, with settings of its own:", [name.removeprefix("task/") for name in shipped])

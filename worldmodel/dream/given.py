@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec
 
@@ -61,4 +61,4 @@ def moved(world_model: WorldModel, device: str | torch.device) -> WorldModel:
     try:
         return world_model.to(device)
     except (RuntimeError, AssertionError) as cause:  # torch's, where a device is unknown, or CUDA is not compiled in
-        raise UserError(f"cannot dream on {device}: {' '.join(str(cause).split())[:200]}") from cause
+        raise UserError(f"cannot dream on {device}: {one_line(cause)}") from cause

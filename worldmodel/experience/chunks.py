@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 
 WHOLE = -1  # the stream of episodes that are given at once
 _NAME = re.compile(r"(\d{8,18})-(\d+|episode)-(\d+)-(\d+)\.npz")
@@ -120,7 +120,7 @@ def read_chunk(path: Path, name: ChunkName, dtype: np.dtype) -> Chunk:
     except (FileNotFoundError, UserError):
         raise
     except Exception as cause:  # an archive with flipped bytes may raise anything
-        raise ValueError(" ".join(str(cause).split())[:120] or type(cause).__name__) from cause
+        raise ValueError(one_line(cause)) from cause
     wanted = {column: ((name.length, *dtype[column].shape), dtype[column].base) for column in shapes}
     other = [column for column in ("image", "action") if shapes[column][0][1:] != wanted[column][0][1:]]
     if other:

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 from worldmodel.experience.guard import Guard, making
 from worldmodel.experience.rendering import Cameras, Quality, missing_gl, set_backend
 from worldmodel.experience.spaces import actions_of, picture_of
@@ -119,7 +119,7 @@ def _from_gymnasium(task: str, size: int) -> gymnasium.Env:
             f"task {task!r} needs {cause.name}, which is not installed: pip install {cause.name}"
         ) from cause
     except (gymnasium.error.Error, ImportError) as cause:
-        raise UserError(f"task {task!r} cannot be made: {_one_line(cause)}") from cause
+        raise UserError(f"task {task!r} cannot be made: {one_line(cause)}") from cause
 
 
 class PixelObservation(gymnasium.Wrapper):
@@ -162,7 +162,7 @@ class PixelObservation(gymnasium.Wrapper):
         try:
             return self.env.render()  # type: ignore[return-value]
         except (gymnasium.error.Error, ImportError) as cause:  # a drawing library is missed only now
-            raise UserError(f"task {self._task!r} cannot be drawn: {_one_line(cause)}") from cause
+            raise UserError(f"task {self._task!r} cannot be drawn: {one_line(cause)}") from cause
         except (AttributeError, RuntimeError) as cause:  # as PyOpenGL fails
             raise missing_gl(cause) from cause
 
@@ -189,10 +189,6 @@ class Restarts(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._left -= info["frames"]
         return observation, reward, terminated, truncated or self._left <= 0, info
-
-
-def _one_line(cause: Exception) -> str:
-    return " ".join(str(cause).split())
 
 
 class NormalAction(gymnasium.Wrapper):

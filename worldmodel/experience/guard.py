@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 
 _OURS = (130, 143)  # exit codes of a second Ctrl-C or SIGTERM, which no environment has raised
 
@@ -74,7 +74,7 @@ class Guard(gymnasium.Wrapper):
         try:
             self.env.close()
         except Exception as cause:  # there is nothing left to lose
-            warnings.warn(f"task {self._task!r} failed in close: {_line(cause)}", stacklevel=2)
+            warnings.warn(f"task {self._task!r} failed in close: {_named(cause)}", stacklevel=2)
 
     @contextmanager
     def _faults(self, doing: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
@@ -87,7 +87,7 @@ class Guard(gymnasium.Wrapper):
         except (Exception, SystemExit) as cause:
             if isinstance(cause, SystemExit) and cause.code in _OURS:
                 raise
-            error = self._wrong(f"{doing} raised {_line(cause)}")
+            error = self._wrong(f"{doing} raised {_named(cause)}")
             error.details = traceback.format_exc()
             raise error from cause
 
@@ -154,7 +154,7 @@ def making(task: str) -> Iterator[None]:
     except (Exception, SystemExit) as cause:
         if isinstance(cause, SystemExit) and cause.code in _OURS:
             raise
-        error = UserError(f"task {task!r} cannot be made: {_line(cause)}")
+        error = UserError(f"task {task!r} cannot be made: {_named(cause)}")
         error.details = traceback.format_exc()
         raise error from cause
 
@@ -168,5 +168,5 @@ def _kind(value: Any) -> str:
     return f"{value!r:.40}" if isinstance(value, int | float | complex | str | None) else type(value).__name__
 
 
-def _line(cause: BaseException) -> str:
-    return " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+def _named(cause: BaseException) -> str:
+    return f"{type(cause).__name__}: {one_line(cause)}"

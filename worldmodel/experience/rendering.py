@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from dm_control.mujoco import Physics
@@ -25,8 +25,7 @@ def missing_gl(cause: Exception) -> UserError:
     """What to tell someone whose machine cannot draw."""
     backend = os.environ.get("MUJOCO_GL", "egl")
     packages = _PACKAGES.get(backend, _EGL_PACKAGES)
-    reason = " ".join(str(cause).split()) or type(cause).__name__
-    return UserError(f"cannot render with MUJOCO_GL={backend} ({reason}): apt-get install {packages}")
+    return UserError(f"cannot render with MUJOCO_GL={backend} ({one_line(cause)}): apt-get install {packages}")
 
 
 def set_backend() -> None:

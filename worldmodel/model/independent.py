@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.ranges import Hidden, Members, NonNegativeFloat, Width
+from encoders.ranges import Hidden, Members, NonNegativeFloat, PositiveFloat, Width
 from worldmodel.model.transitions import Transition, member_linear
 
 
@@ -95,7 +95,7 @@ class IndependentEnsemble(Transition):
         layers: Hidden = 2,
         prior_scale: NonNegativeFloat = 0.0,
         normalise: bool = True,
-        width_share: float = 1.0,
+        width_share: PositiveFloat = 1.0,
     ) -> None:
         super().__init__(members, layers)
         if prior_scale < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,18 +138,28 @@ def overlapping(replay: Replay) -> SequenceBatch:
     Raises:
         UserError: the episodes are too short to dream anything.
     """
-    found = [(number, records) for number, records in replay.episodes()]
+    found = list(replay.episodes())
     longest = int(np.median([len(records) for _, records in found]))
     if longest <= CONTEXT:
         raise UserError(f"episodes of {longest} records are too short for a calibration: it takes {CONTEXT + 1}")
     length = CONTEXT + min(HORIZON, (longest - CONTEXT + 1) // 2)  # the rest is for beginnings
-    parts = [
-        (number, records[first : first + length])
-        for number, records in found
-        for first in range(0, len(records) - length + 1, max(1, (length - CONTEXT) // 4))
-    ]
+    parts = cut(found, length, max(1, (length - CONTEXT) // 4))
     chosen = np.unique(np.linspace(0, len(parts) - 1, min(_DREAMS, len(parts))).round().astype(int))
-    rows = np.stack([parts[i][1] for i in chosen])  # (n, T)
+    return stacked([parts[i] for i in chosen])
+
+
+def cut(episodes: Iterable[tuple[int, np.ndarray]], length: int, stride: int) -> list[tuple[int, np.ndarray]]:
+    """All sequences of ``length`` records that begin ``stride`` apart in their episode, with its number."""
+    return [
+        (number, records[first : first + length])
+        for number, records in episodes
+        for first in range(0, len(records) - length + 1, stride)
+    ]
+
+
+def stacked(parts: Sequence[tuple[int, np.ndarray]]) -> SequenceBatch:
+    """Sequences (B, T) of what ``cut`` gives."""
+    rows = np.stack([records for _, records in parts])  # (B, T)
     tensors: dict[str, Any] = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names or ()}
-    episode = torch.tensor([parts[i][0] for i in chosen])
-    return SequenceBatch(**tensors, episode=episode.unsqueeze(1).repeat(1, length))
+    episode = torch.tensor([number for number, _ in parts])
+    return SequenceBatch(**tensors, episode=episode.unsqueeze(1).repeat(1, rows.shape[1]))

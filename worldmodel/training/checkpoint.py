@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 
 _SEAL = rb"worldmodel crc32 [0-9a-f]{8}"
 _LENGTH = len(b"worldmodel crc32 ") + 8
@@ -43,11 +43,6 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         if temporary.exists():
             temporary.unlink()
         raise UserError(f"cannot write {path} ({one_line(cause)}): is the disk full? The old one is kept") from cause
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -78,6 +78,20 @@ def merged(*wanted: str | Path) -> dict[str, Any]:
     return settings
 
 
+def check_begins(run: str, begins: bool) -> None:
+    """Find that a run is begun by a configuration, or gone on with.
+
+    Raises:
+        UserError: neither is; says how.
+    """
+    if begins:
+        return
+    if not run:
+        raise UserError("say what to run: --task cartpole_balance begins a run, --run runs/NAME resumes one")
+    if not (Path(run) / "config.yaml").exists():
+        raise UserError(f"{run} holds no run: begin one with --task cartpole_balance --run {run}")
+
+
 def is_text(name: str | Path) -> bool:
     """Whether what was given as a configuration is settings rather than the name of a file."""
     return isinstance(name, str) and any(mark in name for mark in "{:\n")

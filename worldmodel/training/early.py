@@ -17,7 +17,7 @@ import yaml
 import worldmodel
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
-from worldmodel.training.configs import KINDS, find, is_text, merged, names
+from worldmodel.training.configs import KINDS, check_begins, find, is_text, merged, names
 from worldmodel.training.console import facts
 
 _PACKAGE = Path(worldmodel.__file__).parent
@@ -35,8 +35,8 @@ _OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewi
 def expand(given: Iterable[str]) -> list[str]:
     """``--task walker_walk`` as ``--config task/walker_walk``, and so for each kind; a policy leaves a run its own.
 
-    A task that is not shipped comes with defaults that suit what nobody has tuned: every action lasts one frame, and
-    what observes no picture is rendered. They lie over what is shipped and under files that are named later.
+    A task that is not shipped comes with an action repeat that suits what nobody has tuned. It lies over what is
+    shipped and under files that are named later.
 
     Raises:
         UserError: there is no such file, or task; says what has a similar name.
@@ -63,9 +63,9 @@ def expand(given: Iterable[str]) -> list[str]:
 
 
 def own_task(task: str) -> dict[str, Any]:
-    """Settings of ``data`` for a task that is not shipped."""
+    """Settings of ``data`` for a task that is not shipped: two frames an action for dm_control's, one for others."""
     is_suite = ":" not in task and "-" not in task and "/" not in task
-    return {"task": task, "action_repeat": 2} if is_suite else {"task": task, "action_repeat": 1}
+    return {"task": task, "action_repeat": 2 if is_suite else 1}
 
 
 def check(command: str, given: list[str]) -> None:
@@ -98,32 +98,32 @@ def check(command: str, given: list[str]) -> None:
 def _check_run(command: str, options: list[tuple[str, str]]) -> None:
     run = next((value for flag, value in options if flag == "--run"), "")
     begins = any(flag in ("--config", "-c") for flag, _ in options)
-    if not run and not begins and command in ("fit", "validate"):
-        raise UserError("say what to run: --task cartpole_balance begins a run, --run runs/NAME resumes one")
-    if not run or begins or (Path(run) / "config.yaml").exists():
-        return
     if command in ("fit", "validate"):
-        raise UserError(f"{run} holds no run: begin one with --task cartpole_balance --run {run}")
-    raise UserError(f"{run} holds no run: there is no {Path(run) / 'config.yaml'}")
+        check_begins(run, begins)
+    elif run and not (Path(run) / "config.yaml").exists():
+        raise UserError(f"{run} holds no run: there is no {Path(run) / 'config.yaml'}")
 
 
 @contextmanager
 def announced(given: list[str]) -> Iterator[list[str]]:
     """Print what a run begins with; give it a folder if it has none, which is gone again if nothing came of it."""
     named = given if "LOCAL_RANK" in os.environ else announce(given)  # the first rank has done so
-    named, folder = _logged(named), named[-1] if named else ""
+    made = _run_of(named) if not _run_of(given) else ""
     try:
-        yield named
+        yield _logged(named)
     finally:
-        if "--run" not in [flag for flag, _, _ in _options(given)] and "--run" in named:
+        if made:
             with suppress(OSError):  # it is not empty
-                Path(folder).rmdir()
+                Path(made).rmdir()
+
+
+def _run_of(given: list[str]) -> str:
+    return next((value for flag, value, _ in _options(given) if flag == "--run"), "")
 
 
 def _logged(given: list[str]) -> list[str]:
     """The same, with the run's folder for each of Lightning's loggers that is given none."""
-    options = list(_options(given))
-    run = next((value for flag, value, _ in options if flag == "--run"), "")
+    options, run = list(_options(given)), _run_of(given)
     words: list[str] = []
     for flag, value, own in options:
         words += own
@@ -149,7 +149,7 @@ def announce(given: list[str]) -> list[str]:
         for flag, value in options
         if flag in ("--config", "-c", "--policy") and value
     ]
-    run = next((value for flag, value in options if flag == "--run"), "")
+    run = _run_of(given)
     begins = any(flag in ("--config", "-c") for flag, _ in options)
     held = Path(run) / "config.yaml"
     if any("help" in flag for flag, _ in options) or not (begins or (run and held.exists())):

@@ -14,12 +14,11 @@ from jsonargparse import ActionConfigFile, Namespace
 
 import worldmodel as front_door
 from encoders.ranges import Seed
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 from worldmodel.training.agent import Agent
 from worldmodel.training.allowed import check_parts, check_task, check_value
 from worldmodel.training.average import WeightAverage
-from worldmodel.training.checkpoint import one_line
-from worldmodel.training.configs import KINDS, arrange, find, is_whole, merge, names
+from worldmodel.training.configs import KINDS, arrange, check_begins, find, is_text, is_whole, merge, names
 from worldmodel.training.data import Experience
 from worldmodel.training.fabric import make_fabric
 from worldmodel.training.optimizer import Optimizer
@@ -220,13 +219,9 @@ def with_configs(given: list[str], trust_code: bool = True) -> list[str]:
         found.append(_found(flag, value))
     if asks and not begins:
         return given
+    check_begins(run, begins)
     if not begins:
-        if not run:
-            raise UserError("say what to run: --config task/cartpole_balance begins a run, --run runs/NAME resumes one")
-        config = Path(run) / "config.yaml"
-        if not config.exists():
-            raise UserError(f"{run} holds no run: begin one with --config task/cartpole_balance --run {run}")
-        found.insert(0, config)
+        found.insert(0, Path(run) / "config.yaml")
     ordered = arrange(found)
     if not trust_code:
         ordered = _checked(ordered)
@@ -264,6 +259,6 @@ def _found(flag: str, value: str) -> Path | str:
     if not value:
         shipped = "configs/policy holds" if flag == "--policy" else "configs/ holds"
         raise UserError(f"{flag} wants a file: {shipped} those that are shipped")
-    if flag != "--policy" and any(mark in value for mark in "{:\n"):  # settings rather than the name of a file
+    if flag != "--policy" and is_text(value):
         return value
     return find(value, "policy" if flag == "--policy" else "")
