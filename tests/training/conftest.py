@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from worldmodel.experience.replay import Replay
 from worldmodel.training.cli import run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -23,6 +26,17 @@ def words(folder: Path, *more: str) -> list[str]:
 def files(folder: Path) -> dict[str, bytes]:
     """All that a folder holds."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def numbered(folder: Path, lengths: Sequence[int]) -> Replay:
+    """A replay of episodes of these lengths, whose rewards are 100 times their number, and a record's place."""
+    replay = Replay(folder, image_shape=(3, 4, 4), action_size=1)
+    for number, length in enumerate(lengths):
+        records = np.zeros(length, replay.dtype)
+        records["is_first"][0] = True
+        records["reward"] = 100 * number + np.arange(length)
+        replay.add_episode(records)
+    return replay
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.conftest import words
+from tests.training.conftest import numbered, words
 from worldmodel.commands import imagine
 from worldmodel.errors import UserError
-from worldmodel.experience.replay import Replay
 from worldmodel.insight.trust import Trust
 from worldmodel.training.calibrating import load_trust, overlapping
 from worldmodel.training.cli import run
@@ -81,12 +80,6 @@ def test_too_few_episodes_are_no_error(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_sequences_overlap_and_keep_to_their_episode(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, image_shape=(3, 4, 4), action_size=1)
-    for number, length in enumerate((17, 2, 13)):
-        records = np.zeros(length, replay.dtype)
-        records["is_first"][0] = True
-        records["reward"] = 100 * number + np.arange(length)
-        replay.add_episode(records)
-    found = overlapping(replay)
+    found = overlapping(numbered(tmp_path, (17, 2, 13)))
     assert found.reward[:, 0].tolist() == [*range(9), *range(200, 205)] and found.reward.shape == (14, 9)
     assert (found.reward // 100 == found.episode).all()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,27 @@ from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
 from worldmodel.training.interrupt import Stop
-from worldmodel.types import SequenceBatch
 
 
-def after(monkeypatch: pytest.MonkeyPatch, updates: int, then: Callable[[], None]) -> None:
-    """Let something happen in an update, once that many were made."""
-    update, count = Agent.update, iter(range(10**6))
+def after(
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+    then: Callable[[], None],
+    *,
+    of: Any = Agent,
+    method: str = "update",
+    counts: Callable[[Any], bool] = lambda _: True,
+) -> Iterator[int]:
+    """Let something happen in a call of a method, once that many were made; how many there were comes next."""
+    called, count = getattr(of, method), iter(range(10**6))
 
-    def watched(self: Agent, batch: SequenceBatch) -> Any:
-        if next(count) == updates:
+    def watched(self: Any, *given: Any) -> Any:
+        if counts(self) and next(count) == calls:
             then()
-        return update(self, batch)
+        return called(self, *given)
 
-    monkeypatch.setattr(Agent, "update", watched)
+    monkeypatch.setattr(of, method, watched)
+    return count
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -62,14 +71,8 @@ def test_an_evaluation_is_left_and_made_again(
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
     run(words(tmp_path / "calm"))
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
-        acts, count = LatentPolicy.__call__, iter(range(10**6))
-
-        def watched(self: LatentPolicy, *given: Any) -> Any:
-            if not self.explore and next(count) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-            return acts(self, *given)
-
-        patch.setattr(LatentPolicy, "__call__", watched)
+        stop = partial(os.kill, os.getpid(), signal.SIGINT)
+        count = after(patch, 3, stop, of=LatentPolicy, method="__call__", counts=lambda policy: not policy.explore)
         run(words(tmp_path / "cut"))
     assert end.value.code == 130 and next(count) == 4  # it was left at the next step
     assert "stopped after update 8, saved" in capfd.readouterr().out
@@ -84,14 +87,8 @@ def test_the_first_records_are_kept(
     monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
     run(words(tmp_path / "calm"))
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
-        acts, count = RandomPolicy.__call__, iter(range(10**6))
-
-        def watched(self: RandomPolicy, *given: Any) -> Any:
-            if next(count) == 20:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return acts(self, *given)
-
-        patch.setattr(RandomPolicy, "__call__", watched)
+        stop = partial(os.kill, os.getpid(), signal.SIGTERM)
+        after(patch, 20, stop, of=RandomPolicy, method="__call__")
         run(words(tmp_path / "cut"))
     assert end.value.code == 143 and "stopped after update 0, saved" in capfd.readouterr().out
     run(["fit", "--run", str(tmp_path / "cut")])

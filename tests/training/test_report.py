@@ -17,13 +17,12 @@ import pytest
 import torch
 
 from tests.insight.browser import needs_chromium, opened
-from tests.training.conftest import files
+from tests.training.conftest import files, numbered
 from worldmodel import __version__ as version
 from worldmodel.commands import report
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners.cem import CEM
 from worldmodel.errors import UserError
-from worldmodel.experience.replay import Replay
 from worldmodel.training.agent import Agent
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.cli import run
@@ -202,14 +201,9 @@ def test_a_run_without_an_actor_is_driven_by_its_planner(finished: Path, monkeyp
 
 
 def test_windows_do_not_overlap_and_keep_to_their_episode(tmp_path: Path) -> None:
-    replay = Replay(tmp_path, image_shape=(3, 4, 4), action_size=1)
-    for number, length in enumerate((7, 2, 6)):
-        records = np.zeros(length, replay.dtype)
-        records["is_first"][0] = True
-        records["reward"] = 10 * number + np.arange(length)
-        replay.add_episode(records)
+    replay = numbered(tmp_path, (7, 2, 6))
     found = report.windows(replay, 1, 2)
-    assert found.reward.tolist() == [[0, 1, 2], [3, 4, 5], [20, 21, 22], [23, 24, 25]]
+    assert found.reward.tolist() == [[0, 1, 2], [3, 4, 5], [200, 201, 202], [203, 204, 205]]
     assert found.episode.tolist() == [[0] * 3, [0] * 3, [2] * 3, [2] * 3]
     assert found.is_first[:, 0].tolist() == [True, False, True, False] and not found.is_first[:, 1:].any()
     assert found.image.shape == (4, 3, 3, 4, 4) and found.image.dtype == torch.uint8
