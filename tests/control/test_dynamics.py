@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import TS1, TSInf
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
+from worldmodel.model.world_model import RewardHead
 from worldmodel.types import LatentState
 
 N, H = 5, 4
@@ -26,8 +29,8 @@ def actions() -> torch.Tensor:
 
 
 def lively(latents: Latents | None = None) -> torch.nn.Module:
-    """A model whose rewards and members differ."""
-    model = tiny.world_model(latents)
+    """A model whose rewards and members differ. Large bins that cancel would round the rewards coarsely."""
+    model = tiny.world_model(latents, reward=partial(RewardHead, limit=2.0))
     for weight in (model.reward.net[-1].weight, model.rssm.transition.heads.weight):
         torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(1))
     return model
