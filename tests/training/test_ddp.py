@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.resume import differences, outcome
@@ -49,3 +56,37 @@ def test_two_ranks_train_alike_and_resume(tmp_path: Path) -> None:
     again = load_checkpoint(resumed / "checkpoints/last.ckpt")["state_dict"]
     assert all(torch.equal(value, again[name]) for name, value in saved.items())
     assert differences(outcome(calm), outcome(resumed)) == []
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group that are not yet ended."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 90
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("rank", "begun"), [(0, False), (0, True), (1, True)])
+def test_no_process_outlives_another(rank: int, begun: bool, tmp_path: Path) -> None:
+    """Also where the second still starts, and would wait for a first one that never comes."""
+    given = words(tmp_path / "run", "--fabric.devices", "2", "--fabric.strategy", "ddp", "--schedule.rounds", "1000")
+    printed = tmp_path / "printed"
+    with printed.open("w") as file:
+        command = [sys.executable, "-m", "worldmodel", *given]
+        main = subprocess.Popen(command, start_new_session=True, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_for(lambda: len(members(main.pid)) == 2 and (not begun or "loss" in printed.read_text()))
+        os.kill(sorted(members(main.pid))[rank], signal.SIGKILL)
+        wait_for(lambda: main.poll() is not None and not members(main.pid))
+    finally:
+        for left in members(main.pid):
+            os.kill(left, signal.SIGKILL)
+    assert "Traceback" not in printed.read_text()
+    if begun and rank == 0:  # the first one may end before it has said so
+        assert "another process of this run is gone" in printed.read_text()

@@ -20,6 +20,7 @@ from worldmodel.training.console import facts, megabytes
 from worldmodel.training.early import free_folder
 from worldmodel.training.evaluation import evaluate, record_validation
 from worldmodel.training.interrupt import Interrupted, Stop
+from worldmodel.training.launch import launch
 from worldmodel.training.lock import locked_by_first
 from worldmodel.training.metrics import duration
 from worldmodel.training.run import Run
@@ -43,7 +44,7 @@ def fit(given: list[str]) -> None:
     settings = read(parser, given)
     settings.schedule()  # complains before processes are launched
     fabric = settings.fabric()
-    fabric.launch(_fit, settings)
+    launch(fabric, _fit, settings)
 
 
 def _fit(fabric: Fabric, settings: Settings) -> None:
@@ -200,7 +201,7 @@ def validate(given: list[str]) -> None:
     settings.schedule()
     if not settings.config.run:
         raise UserError("say which run: --run runs/NAME")
-    settings.fabric().launch(_validate, settings)
+    launch(settings.fabric(), _validate, settings)
 
 
 def _validate(fabric: Fabric, settings: Settings) -> None:

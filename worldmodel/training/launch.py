@@ -1,0 +1,49 @@
+"""The processes of a run, which end together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from lightning.fabric import Fabric
+
+from worldmodel.errors import UserError
+
+_T = TypeVar("_T")
+
+_LAUNCHER = "WORLDMODEL_LAUNCHER"  # the process that starts the others, by its number
+_PERIOD = 1.0  # seconds between two looks
+_GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")  # how collectives say it
+
+
+def launch(fabric: Fabric, function: Callable[[Fabric, _T], None], given: _T) -> None:
+    """Call ``function(fabric, given)`` in every process, starting them first where nobody else has.
+
+    Fabric ends the first process when one that it started dies. The other way round, the others would wait for a
+    first process that was killed for as long as a collective may take, half an hour: here they end within seconds.
+    Processes that a cluster's launcher starts are watched by it.
+
+    Raises:
+        UserError: another process of the run is gone.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[_LAUNCHER] = str(os.getpid())  # its children inherit it
+    elif _LAUNCHER in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[_LAUNCHER]),), daemon=True).start()
+    try:
+        fabric.launch(lambda launched: function(launched, given))
+    except RuntimeError as cause:
+        if fabric.world_size == 1 or not any(words in str(cause) for words in _GONE):
+            raise
+        raise UserError(
+            "another process of this run is gone, so this one ends: the same command goes on from the checkpoint"
+        ) from cause
+
+
+def _end_with(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(_PERIOD)
+    os._exit(1)  # the main thread may be held by a collective, which no exception reaches
