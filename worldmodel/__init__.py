@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldmodel.control.controller import ActorController as ActorController
     from worldmodel.control.controller import LatentPolicy as LatentPolicy
     from worldmodel.control.controller import RandomController as RandomController
+    from worldmodel.control.controller import SinglePolicy as SinglePolicy
     from worldmodel.control.imagine import following as following
     from worldmodel.control.imagine import imagine as imagine
     from worldmodel.control.planner_controller import PlannerController as PlannerController
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from worldmodel.training.api import train as train
     from worldmodel.training.calibrating import load_trust as load_trust
     from worldmodel.training.data import open_replay as open_replay
+    from worldmodel.training.loading import evaluations as evaluations
     from worldmodel.training.loading import load_run as load  # noqa: F401
     from worldmodel.types import ActionSpec as ActionSpec
     from worldmodel.types import LatentState as LatentState
@@ -85,6 +87,7 @@ _WHERE = {
     "Replay": "experience.replay",
     "SequenceBatch": "types",
     "SharedTrunk": "model.transitions",
+    "SinglePolicy": "control.controller",
     "TS1": "control.propagation",
     "TSInf": "control.propagation",
     "ThroughModel": "control.actor_critic",
@@ -95,6 +98,7 @@ _WHERE = {
     "WorldModel": "model.world_model",
     "branches": "insight.rollouts",
     "dream_clues": "insight.clues",
+    "evaluations": "training.loading",
     "following": "control.imagine",
     "imagine": "control.imagine",
     "load": "training.loading:load_run",

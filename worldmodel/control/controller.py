@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -154,3 +155,24 @@ class LatentPolicy:
         memory = pytree.tree_map(lambda x: x.masked_fill(first.view(-1, *[1] * (x.dim() - 1)), 0), state.memory)
         action, memory = controller.act(latent, memory, self.explore)
         return action, PolicyState(latent, action, memory)
+
+
+class SinglePolicy:
+    """Acts in one environment of ``wm.make_env``: the image that it shows goes in, what its ``step`` takes comes out.
+
+    Args:
+        controller: who acts.
+        explore: draw latents and actions, or take the most likely ones.
+    """
+
+    def __init__(self, controller: Controller, explore: bool = False) -> None:
+        self._policy = LatentPolicy(controller, explore)
+        self._state = self._policy.initial(1)
+
+    def __call__(self, image: np.ndarray, is_first: bool) -> np.ndarray | int:
+        """The action for an image (3, H, W) uint8: (A,) in [-1, 1], or a choice. The first of an episode forgets."""
+        seen = Observation(torch.as_tensor(image)[None], torch.tensor([is_first]))
+        action, self._state = self._policy(seen, self._state)
+        if self._policy.controller.action.discrete:
+            return int(action[0].argmax())
+        return action[0].float().cpu().numpy()

@@ -76,8 +76,7 @@ def command(given: list[str]) -> None:
         return
     if name in COMMANDS:
         early.check(name, rest)
-        if sys.stdout.isatty() and "--help" not in rest:
-            print(f"{name}: loading torch", flush=True)
+        _say_that_it_loads(name, rest)
         function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
         from worldmodel.training.parser import Parser  # which takes a while to load
 
@@ -100,7 +99,14 @@ def _train(name: str, given: list[str]) -> None:
         with early.announced(given) as given:
             importlib.import_module("worldmodel.training.fit").fit(given)
         return
+    _say_that_it_loads(name, given)
     getattr(importlib.import_module("worldmodel.training.fit"), name)(given)
+
+
+def _say_that_it_loads(name: str, given: list[str]) -> None:
+    """To a person who would else look at nothing for seconds."""
+    if sys.stdout.isatty() and not any("help" in word for word in given):
+        print(f"{name}: loading torch", flush=True)
 
 
 def quiet() -> None:

@@ -58,6 +58,17 @@ def load_run(
     return agent.eval(), data
 
 
+def evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """What a run earned as it trained: frames, updates, seconds, policy, returns, return_mean.
+
+    Raises:
+        UserError: the folder holds no run, or its table cannot be read.
+    """
+    run = RunFolder(folder)
+    run.read_config()
+    return run.read_evaluations()
+
+
 def _settings(config: Path, held: dict[str, Any], environments: int | None) -> Settings:
     """As the command line reads them."""
     parser = Parser()
