@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 
 from benchmarks.resume import differences, outcome
 from tests.training.conftest import words
 from tests.training.forked import Forked
 from worldmodel.training.checkpoint import load_checkpoint
+from worldmodel.training.launch import LAUNCHER, launch
 
 
 def fit(folder: Path, rounds: int) -> None:
@@ -70,6 +72,14 @@ def wait_for(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_a_run_leaves_no_watch_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later run of the same process has another launcher: its processes would end at once."""
+    monkeypatch.delenv(LAUNCHER, raising=False)
+    seen: list[str | None] = []
+    launch(Fabric(accelerator="cpu"), lambda fabric, given: seen.append(os.environ.get(LAUNCHER)), None)
+    assert seen == [str(os.getpid())] and LAUNCHER not in os.environ
 
 
 @pytest.mark.parametrize(("rank", "begun"), [(0, False), (0, True), (1, True)])

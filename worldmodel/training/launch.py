@@ -14,7 +14,7 @@ from worldmodel.errors import UserError
 
 _T = TypeVar("_T")
 
-_LAUNCHER = "WORLDMODEL_LAUNCHER"  # the process that starts the others, by its number
+LAUNCHER = "WORLDMODELLAUNCHER"  # the process that starts the others, by its number
 _PERIOD = 1.0  # seconds between two looks
 _GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")  # how collectives say it
 
@@ -29,10 +29,11 @@ def launch(fabric: Fabric, function: Callable[[Fabric, _T], None], given: _T) ->
     Raises:
         UserError: another process of the run is gone.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        os.environ[_LAUNCHER] = str(os.getpid())  # its children inherit it
-    elif _LAUNCHER in os.environ:
-        threading.Thread(target=_end_with, args=(int(os.environ[_LAUNCHER]),), daemon=True).start()
+    launcher = os.environ.get(LAUNCHER)
+    if launcher and os.environ.get("LOCAL_RANK", "0") != "0":
+        threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
+    elif "LOCAL_RANK" not in os.environ:  # nobody has started this one as one of several: it starts the others
+        os.environ[LAUNCHER] = str(os.getpid())  # its children inherit it
     try:
         fabric.launch(lambda launched: function(launched, given))
     except RuntimeError as cause:
@@ -41,6 +42,9 @@ def launch(fabric: Fabric, function: Callable[[Fabric, _T], None], given: _T) ->
         raise UserError(
             "another process of this run is gone, so this one ends: the same command goes on from the checkpoint"
         ) from cause
+    finally:
+        if not launcher:  # a later run of this process, started by somebody else, is none of our children's
+            os.environ.pop(LAUNCHER, None)
 
 
 def _end_with(launcher: int) -> None:
