@@ -1,18 +1,19 @@
 """Kill a training run again and again, resume it each time, and compare it with a run that nobody disturbed.
 
 ``python -m benchmarks.resume --kills 20 [--devices 2] [--config ...]``: by default a short run of the default task. Of
-several processes one is killed, drawn at random, and the others have to end by themselves. The last line is a JSON
-object; ``identical`` says that metrics and evaluations agree to the last digit, wall-clock columns apart.
+all its processes (environments' workers too) one is killed, drawn at random, and the others have to end by themselves.
+The last line is a JSON object; ``identical`` says that metrics and evaluations agree to the last digit, wall-clock
+columns apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
-import os
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,33 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.processes import Processes, command
+
 CLOCKS = {"updates_per_second", "seconds"}
 
 
-_PATIENCE = 120.0  # seconds that the other processes of a run may take to notice that one is gone
-
-
-def command(run: Path, configs: list[str], devices: int) -> list[str]:
-    """The command line of a run; the same one resumes it."""
-    given = [word for config in configs for word in ("--config", config)]
-    if devices > 1:
-        given += ["--fabric.accelerator", "cpu", "--fabric.devices", str(devices), "--fabric.strategy", "ddp"]
-    return [sys.executable, "-m", "worldmodel", "fit", *given, "--run", str(run)]
-
-
-class Processes:
-    """A run's processes, in a session of their own; ``kill`` ends one of them with SIGKILL."""
+class OneKilled(Processes):
+    """``kill`` ends one of the processes, drawn at random, with SIGKILL, and waits for the others to end."""
 
     def __init__(self, command: list[str], seed: int) -> None:
-        self._main = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        super().__init__(command)
         self._rng = random.Random(seed)
-
-    def wait(self, timeout: float | None = None) -> int:
-        return self._main.wait(timeout)
-
-    def _alive(self) -> list[int]:
-        found = subprocess.run(["pgrep", "-g", str(self._main.pid)], capture_output=True, text=True, check=False)
-        return [int(word) for word in found.stdout.split()]
 
     def kill(self) -> None:
         """Kill one, and see that nothing of the run is left.
@@ -55,14 +40,8 @@ class Processes:
         Raises:
             RuntimeError: the others did not end.
         """
-        os.kill(self._rng.choice(self._alive()), signal.SIGKILL)
-        until = time.monotonic() + _PATIENCE
-        while self._main.poll() is None or self._alive():
-            if time.monotonic() > until:
-                left = self._alive()
-                os.killpg(self._main.pid, signal.SIGKILL)
-                raise RuntimeError(f"{len(left)} processes outlived the one that was killed by {_PATIENCE:g} s")
-            time.sleep(0.1)
+        self._rng.choice(self.alive()).kill()
+        self.ended()
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -118,27 +97,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     configs = given.config or ["benchmarks/resume.yaml"]
+    seeds = itertools.count(given.seed)
+    struck, runs, different = 0, 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        calm, troubled = Path(folder) / "calm", Path(folder) / "troubled"
-        start = time.monotonic()
+        calm = Path(folder) / "calm"
+        begun = time.monotonic()
         subprocess.run(command(calm, configs, given.devices), check=True, stdout=subprocess.DEVNULL)
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - begun
+        expected = outcome(calm)
+        while struck < given.kills and not different:  # a run that ends before all have struck is followed by another
+            troubled, seed = Path(folder) / f"troubled{runs}", next(seeds)
 
-        seeds = iter(range(given.seed, given.seed + given.kills + 1))
+            def start(run: Path = troubled) -> OneKilled:
+                return OneKilled(command(run, configs, given.devices), next(seeds))
 
-        def start() -> Processes:
-            return Processes(command(troubled, configs, given.devices), next(seeds))
-
-        struck = torture(start, given.kills, 1.0, given.longest or seconds / 3, given.seed)
-        left, right = outcome(calm), outcome(troubled)
-    different = differences(left, right)
+            struck += torture(start, given.kills - struck, 1.0, given.longest or seconds / 3, seed)
+            runs, different = runs + 1, differences(expected, outcome(troubled))
+            print(f"run {runs}: {struck} kills, {len(different)} differences", flush=True)
+            shutil.rmtree(troubled)
     if different:
         print("first differences:", ", ".join(different[:5]))
     result = {
         "kills": struck,
+        "runs": runs,
         "devices": given.devices,
         "seconds_undisturbed": round(seconds, 1),
-        "rows": len(left["metrics"]),
+        "rows": len(expected["metrics"]),
     }
     print(json.dumps(result | {"identical": not different}))
     sys.exit(1 if different else 0)
