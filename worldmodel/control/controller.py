@@ -170,7 +170,13 @@ class SinglePolicy:
         self._state = self._policy.initial(1)
 
     def __call__(self, image: np.ndarray, is_first: bool) -> np.ndarray | int:
-        """The action for an image (3, H, W) uint8: (A,) in [-1, 1], or a choice. The first of an episode forgets."""
+        """The action for an image (3, H, W) uint8: (A,) in [-1, 1], or a choice. The first of an episode forgets.
+
+        Raises:
+            ValueError: the image is of another kind.
+        """
+        if (found := np.asarray(image)).dtype != np.uint8 or found.ndim != 3 or not found.size:
+            raise ValueError(f"an image is (3, H, W) uint8, got {found.dtype} {found.shape}")
         seen = Observation(torch.as_tensor(image)[None], torch.tensor([is_first]))
         action, self._state = self._policy(seen, self._state)
         if self._policy.controller.action.discrete:

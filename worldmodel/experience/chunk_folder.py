@@ -28,6 +28,7 @@ class ChunkFolder:
         self.files = Descriptors()
         self._checked: dict[Path, Chunk | None] = {}  # None where damaged
         self._leaving: list[Path] = []
+        self._others: dict[Path, UserError] = {}  # of another shape
         self._told: set[Path] = set()  # of which it was said that they are no files
         path.mkdir(parents=True, exist_ok=True)
 
@@ -63,14 +64,19 @@ class ChunkFolder:
         """The sound chunks by number, the longest where there are several of one. A file is checked once.
 
         Raises:
-            UserError: they are of another image or action shape.
+            UserError: all are of another image or action shape.
         """
         found: dict[int, Chunk] = {}
+        self._others = {}
         for path, name in self.names().items():  # of one number, the longest last
             if path not in self._checked:
                 self._checked[path] = self._check(path, name)
             if (chunk := self._checked[path]) is not None:
                 found[name.number] = chunk
+        for path, cause in self._others.items():
+            if not found:  # it is another run's folder
+                raise cause
+            warnings.warn(f"skipping {path}, whose images or actions are of another shape", stacklevel=3)
         return found
 
     def write(self, name: ChunkName, columns: Mapping[str, np.ndarray], instead_of: Chunk | None = None) -> Chunk:
@@ -121,6 +127,9 @@ class ChunkFolder:
         try:
             return read_chunk(path, name, self._dtype)
         except FileNotFoundError:  # another process trains on
+            return None
+        except UserError as cause:
+            self._others[path] = cause
             return None
         except ValueError as cause:
             warnings.warn(f"skipping the damaged replay file {path}: {cause}", stacklevel=4)

@@ -66,8 +66,8 @@ class Episode(NamedTuple):
 class _Actor:
     """A policy's memory between steps. It lasts for as long as the policy is of the same kind."""
 
-    def __init__(self) -> None:
-        self._kind, self._state = "", None
+    def __init__(self, action: ActionSpec) -> None:
+        self._spec, self._kind, self._state = action, "", None
         self._saved: list[Any] | None = None
 
     def act(self, policy: Policy, step: EnvStep, features: Tensor | None = None) -> np.ndarray:
@@ -75,7 +75,7 @@ class _Actor:
         observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first), features)
         with torch.no_grad():
             action, self._state = policy(observation, self._state)
-        return action.detach().float().cpu().numpy()
+        return _bounded(action.detach().float().cpu().numpy(), self._spec)
 
     def _take(self, policy: Policy, n: int) -> None:
         kind = " ".join(type(x).__qualname__ for x in (policy, getattr(policy, "controller", None)))
@@ -96,6 +96,14 @@ class _Actor:
         self._kind, self._saved = state["kind"], state["leaves"]
 
 
+def _bounded(action: np.ndarray, spec: ActionSpec) -> np.ndarray:
+    """Actions (N, A) as they are taken: in [-1, 1], or one-hot. What is not finite stays, to be refused."""
+    if not spec.discrete:
+        return action.clip(-1, 1)
+    chosen = (action == action.max(-1, keepdims=True)).astype(np.float32)
+    return chosen * (chosen.cumsum(-1) == 1) if np.isfinite(action).all() else action
+
+
 def _like(saved: Any, initial: Any) -> Any:
     return saved.to(initial.device) if isinstance(initial, Tensor) else saved
 
@@ -105,6 +113,7 @@ class Collector:
 
     ``frames`` counts environment frames, action repeat included; ``steps`` vector steps; ``episodes`` those that ended.
     Where a worker dies its episode is cut: what was seen of it stays, as of one that a time limit ends.
+    Actions are stored as they were taken: within [-1, 1], or one-hot.
 
     Args:
         environments: what is stepped.
@@ -122,7 +131,7 @@ class Collector:
         if (look is None) != (replay.features is None):
             raise ValueError("features are stored by a replay that is opened with them and a collector with a look")
         self._environments, self._replay, self._look = environments, replay, look
-        self._actor = _Actor()
+        self._actor = _Actor(environments.action)
         self._step: EnvStep | None = None
         self._features: Tensor | None = None  # of that step's images
         self._running = [_BEGUN] * environments.num_envs
@@ -226,7 +235,8 @@ def run_episodes(
     current = [Episode(0.0, 0, 0, None)] * n
     video: list[np.ndarray] = []
     active = [count > 0 for count in share]
-    actor, step = _Actor(), environments.step(np.zeros((n, environments.action.size), np.float32), active)
+    actor, nothing = _Actor(environments.action), np.zeros((n, environments.action.size), np.float32)
+    step = environments.step(nothing, active)
     filming = record_video
     while True:
         if filming:

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldmodel.errors import UserError, one_line
+from worldmodel.experience.spaces import picture_of
 
 _OURS = (130, 143)  # exit codes of a second Ctrl-C or SIGTERM, which no environment has raised
 
@@ -26,6 +27,7 @@ class Guard(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, task: str, repeat: int) -> None:
         super().__init__(env)
         self._task, self._repeat, self._count, self._episode = task, repeat, 0, 0
+        self._sight = picture_of(env.observation_space)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
         self._count, self._episode = 0, self._episode + 1
@@ -34,7 +36,7 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise self._wrong(f"reset gave {_kind(answer)}, not (observation, info): is it of the old Gym API?")
         observation, info = answer
-        self._check(observation, self.env.observation_space, "observation")
+        self._look_at(observation)
         return observation, {**self._dict(info), "frames": 0}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -50,10 +52,10 @@ class Guard(gymnasium.Wrapper):
                     "is it of the old Gym API?"
                 )
             observation, reward, terminated, truncated, info = answer
-            total += self._number(reward)
+            total = self._number(total + self._number(reward))
             terminated, truncated = self._flag(terminated, "terminated"), self._flag(truncated, "truncated")
             info = self._dict(info)
-            self._check(observation, self.env.observation_space, "observation")
+            self._look_at(observation)
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, {**info, "frames": frames}
@@ -118,6 +120,11 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(info, dict):
             raise self._wrong(f"info is {_kind(info)}, not a dict")
         return info
+
+    def _look_at(self, observation: Any) -> None:
+        self._check(observation, self.env.observation_space, "observation")
+        if self._sight is not None and (what := self._sight.wrong(observation)):
+            raise self._wrong(f"the picture's numbers are {what}")
 
     def _check(self, value: Any, space: spaces.Space, what: str) -> None:
         """Of the shape and the kind that its space says, and finite."""

@@ -30,6 +30,28 @@ def record_dtype(
     return np.dtype(fields if feature_shape is None else [*fields, ("features", "<f4", feature_shape)])
 
 
+def check_records(records: np.ndarray, dtype: np.dtype, stream: int = 0) -> None:
+    """Look at records (L,) before they are stored.
+
+    Raises:
+        ValueError: they are not (L,) of ``dtype``, or hold numbers that are not finite; or there is no such stream.
+    """
+    if stream < 0:
+        raise ValueError(f"records go to a stream from 0 on, not to {stream}")
+    if not isinstance(records, np.ndarray) or records.ndim != 1:
+        raise ValueError(f"records are an array (L,), got {getattr(records, 'shape', type(records).__name__)}")
+    if records.dtype != dtype:
+        raise ValueError(f"records are {_fields(dtype)}, got {_fields(records.dtype)}")
+    for name in records.dtype.names or ():
+        if dtype[name].base.kind == "f" and not np.isfinite(records[name]).all():
+            raise ValueError(f"a record's {name} is not finite: float32 holds numbers up to 3.4e38")
+
+
+def _fields(dtype: np.dtype) -> str:
+    """What they hold, in few words."""
+    return ", ".join(f"{x} {dtype[x].base}{list(dtype[x].shape) or ''}" for x in dtype.names or ()) or str(dtype)
+
+
 def stored_features(directory: Path | str) -> Features | None:
     """What a replay's directory says of the features in it; None where there are none.
 

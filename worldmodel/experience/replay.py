@@ -16,7 +16,7 @@ from worldmodel.experience.chunk_folder import ChunkFolder
 from worldmodel.experience.chunks import WHOLE, Chunk, ChunkName, columns_of
 from worldmodel.experience.layout import Layout, Piece
 from worldmodel.experience.open_chunk import OpenChunk
-from worldmodel.experience.records import Features, agree_on_features, record_dtype, stored_features
+from worldmodel.experience.records import Features, agree_on_features, check_records, record_dtype, stored_features
 from worldmodel.types import SequenceBatch
 
 __all__ = ["Features", "Replay", "record_dtype", "stored_features"]
@@ -28,8 +28,7 @@ class Replay:
     """A bounded store of streams of records, one stream for each environment, and of whole episodes.
 
     A record can be sampled as soon as it is added. Records are kept in chunks, a file of ``chunk`` records each; the
-    last chunk of a stream is open, and in memory: a kill loses what it has been given since ``flush`` or
-    ``state_dict``. Everything else is safe on the disk.
+    last chunk of a stream is open, and in memory: a kill loses what it got since ``flush`` or ``state_dict``.
 
     Sampling draws uniform starts over all records; streams lie end to end. A sequence goes along its stream, and so on
     into the next episode (``is_first`` marks it). Where a stream ends, or has lost a chunk, it goes on in what lies
@@ -95,10 +94,10 @@ class Replay:
             records: (L,) of ``dtype``; ``is_first`` begins an episode.
 
         Raises:
+            ValueError: they are of another type, or not finite.
             UserError: the disk is full; everything stored before is intact.
         """
-        if records.dtype != self.dtype or records.ndim != 1 or stream < 0:
-            raise ValueError(f"a stream from 0 on takes (L,) of {self.dtype}, not {records.dtype} in {stream}")
+        check_records(records, self.dtype, stream)
         if stream not in self._open:  # what another process has stored in this stream is not continued
             start = self._ends[stream] + 1 if stream in self._ends else 0
             self._open[stream] = OpenChunk(self._stored, self._size, stream, start)
@@ -119,10 +118,12 @@ class Replay:
         """Store a whole episode: (L,) of ``dtype``. It is safe on the disk on return.
 
         Raises:
+            ValueError: they are of another type, hold numbers that are not finite, or begin nothing.
             UserError: the disk is full; everything stored before is intact.
         """
-        if records.dtype != self.dtype or records.ndim != 1 or not len(records) or not records["is_first"][0]:
-            raise ValueError(f"an episode is (L,) of {self.dtype} and begins with is_first, not {records.dtype}")
+        check_records(records, self.dtype)
+        if not records["is_first"][:1].any():
+            raise ValueError("an episode is one record or more and begins with is_first")
         episode = self._number_episodes(records["is_first"], -1)
         name = ChunkName(self._next, WHOLE, 0, len(records))
         self._insert(self._folder.write(name, columns_of(records) | {"episode": episode}))

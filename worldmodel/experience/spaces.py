@@ -21,24 +21,24 @@ class Sight(NamedTuple):
 
     take: Callable[[Any], np.ndarray]  # (H, W, 1 or 3) uint8
     note: str = ""
+    wrong: Callable[[Any], str] = lambda _: ""  # what its numbers are, where they are not what its space says
 
 
 def picture_of(space: spaces.Space) -> Sight | None:
     """How to see an observation as a picture; None where it holds none.
 
-    Bytes, or floats in [0, 1], [-1, 1] or [0, 255]. Grey, RGB, RGBA (transparency is dropped), channels last or first.
-    Of a stack of frames the newest is taken, for the model has a memory of its own: (k, H, W), (k, H, W, C), or 3 k
-    channels. Of a Dict the picture alone is.
+    Numbers of any type in [0, 1], [-1, 1] or [0, 255]. Grey, RGB, RGBA (transparency is dropped), channels last or
+    first. Of a stack of frames the newest is taken, for the model has a memory of its own: (k, H, W), (k, H, W, C), or
+    3 k channels. Of a Dict the picture alone is.
     """
     if isinstance(space, spaces.Dict):
         return _in_dict(space)
     if not isinstance(space, spaces.Box):
         return None
-    scale, layout = _scale(space), _layout(space.shape)
-    if scale is None or layout is None:
+    if (layout := _layout(space.shape)) is None or (scale := _scale(space)) is None:
         return None
     take, note = layout
-    return Sight(lambda observation: scale(take(np.asarray(observation))), note)
+    return Sight(lambda observation: scale(take(np.asarray(observation))), note, _Numbers(space))
 
 
 def _in_dict(space: spaces.Dict) -> Sight | None:
@@ -48,15 +48,44 @@ def _in_dict(space: spaces.Dict) -> Sight | None:
     name = next((name for name in _NAMES if name in found), next(iter(found)))
     rest = ", ".join(other for other in space.spaces if other != name)
     notes = [found[name].note, f"of what it observes only {name} is used, not {rest}" if rest else ""]
-    return Sight(lambda observation: found[name].take(observation[name]), "; ".join(filter(None, notes)))
+    seen = found[name]
+    return Sight(
+        lambda observation: seen.take(observation[name]),
+        "; ".join(filter(None, notes)),
+        lambda observation: seen.wrong(observation[name]),
+    )
+
+
+class _Numbers:
+    """Looks whether the numbers of pictures are within their space, and not in [0, 1] where it says 255.
+
+    Dark ones may come first; once one was brighter than that, all are believed.
+    """
+
+    def __init__(self, space: spaces.Box) -> None:
+        self._low, self._high = float(space.low.min()), float(space.high.max())
+        self._dtype, self._slack = space.dtype, 0.1 * (self._high - self._low)
+        self._believed = space.dtype.kind != "f" or self._high <= 1
+
+    def __call__(self, observation: Any) -> str:
+        picture = np.asarray(observation)
+        if picture.dtype == self._dtype == np.uint8 and self._high == 255:
+            return ""
+        least, most = float(picture.min()), float(picture.max())
+        if least < self._low - self._slack or most > self._high + self._slack:
+            return f"from {least:g} to {most:g}, and its space says {self._low:g} to {self._high:g}"
+        if not self._believed and 0 < most <= 1:
+            return f"from {least:g} to {most:g}, nearly black, and its space says 0 to 255: give it a high of 1"
+        self._believed = self._believed or most > 1
+        return ""
 
 
 def _scale(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None:
     low, high = float(space.low.min()), float(space.high.max())
-    if space.dtype == np.uint8:
-        return lambda x: x
-    if low >= 0 and high <= 1 and np.issubdtype(space.dtype, np.floating):
+    if low >= 0 and 0 < high <= 1:
         return lambda x: (255 * np.clip(x, 0, 1) + 0.5).astype(np.uint8)
+    if space.dtype == np.uint8:
+        return lambda x: x.astype(np.uint8, copy=False)
     if low == -1 and high == 1:
         return lambda x: (127.5 * (np.clip(x, -1, 1) + 1) + 0.5).astype(np.uint8)
     if low >= 0 and high <= 255:

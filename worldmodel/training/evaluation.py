@@ -82,9 +82,12 @@ def evaluate(world: World, episodes: int, purpose: str = "evaluation", stop: Sto
         if stop is not None and fabric.world_size == 1:
             policy = Interruptible(agent.policy(explore=False), stop)
         found = run_episodes(data.held_out(purpose), policy, share, record_video=True)
-    returns = fabric.all_gather(torch.tensor([episode.return_ for episode in found], device=fabric.device))
-    assert isinstance(returns, Tensor)
-    return Evaluation(returns.flatten().tolist(), found[0].video)
+    returns = [episode.return_ for episode in found]
+    if fabric.world_size > 1:  # in float64: many large rewards are more than float32 holds
+        gathered = fabric.all_gather(torch.tensor(returns, device=fabric.device, dtype=torch.float64))
+        assert isinstance(gathered, Tensor)
+        returns = gathered.flatten().tolist()
+    return Evaluation(returns, found[0].video)
 
 
 def record(folder: RunFolder, world: World, found: Evaluation, seconds: float) -> None:
