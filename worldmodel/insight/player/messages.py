@@ -9,30 +9,34 @@ What cannot be done is answered by ``error`` and a line of text.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, one_line
 from worldmodel.insight.player.session import ME, Frame, PlayerSession
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
 _THUMBNAILS, _SIDE = 12, 64
+_LONGEST = 64  # letters of a name
 
 
 def answer(session: PlayerSession, message: Any) -> Answer:
     """Do what a message asks. Raises only what is a bug."""
     given = message if isinstance(message, Mapping) else {}
-    view = given.get("view")
+    view = None
     try:
-        asked = _ANSWERS.get(str(given.get("type")))
+        view = None if given.get("view") is None else _name(given, "view")
+        kind = given.get("type")
+        asked = _ANSWERS.get(kind) if isinstance(kind, str) else None
         if asked is None:
             raise ValueError(f"a message has one of the types {', '.join(_ANSWERS)}")
         content, buffers = asked(session, given)
     except (UserError, ValueError, OverflowError) as cause:  # the last from numbers that are too large
-        content, buffers = {"type": "error", "text": str(cause)}, []
+        content, buffers = {"type": "error", "text": one_line(cause)}, []
     return {**content, "view": view}, buffers
 
 
@@ -78,12 +82,10 @@ def _reset(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
 
 
 def _step(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
-    who, action = message.get("who", ME), message.get("action")
-    if not isinstance(who, str):
-        raise ValueError(f"who must be a name, got {who!r}")
+    who, action = _name({"who": ME, **message}, "who"), message.get("action")
     numbers = isinstance(action, list) and all(isinstance(x, int | float) for x in action)
     if action is not None and not numbers:
-        raise ValueError(f"an action is a list of numbers, got {action!r}")
+        raise ValueError(f"an action is a list of numbers, got {reprlib.repr(action)}")
     session.drive(who)
     return _frame(session.step(action), session.strong)
 
@@ -124,7 +126,14 @@ _ANSWERS: dict[str, Callable[[PlayerSession, Mapping[str, Any]], Answer]] = {
 def _whole(message: Mapping[str, Any], name: str) -> int:
     value = message.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
+        raise ValueError(f"{name} must be a whole number, got {reprlib.repr(value)}")
+    return value
+
+
+def _name(message: Mapping[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(f"{name} must be a name, got {reprlib.repr(value)}")
     return value
 
 

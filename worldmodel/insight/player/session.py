@@ -6,6 +6,7 @@ Legend: K members, L records, A action size, D memory, P parameters, h x w the d
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -225,9 +226,10 @@ class PlayerSession:
     def _given(self, action: Sequence[float] | np.ndarray | None) -> Tensor:
         if action is None:
             raise ValueError("you drive: give an action")
-        given = np.asarray(action, np.float32)
+        with np.errstate(over="ignore"):  # and is not finite then
+            given = np.asarray(action, np.float32)
         if given.shape != (self.action.size,) or not np.isfinite(given).all():
-            raise ValueError(f"an action is {self.action.size} finite numbers, got {given.tolist()}")
+            raise ValueError(f"an action is {self.action.size} finite numbers, got {reprlib.repr(given.tolist())}")
         return torch.from_numpy(given).to(self._world_model.rssm.from_stoch.weight)[None]
 
     def _frame(
