@@ -19,6 +19,7 @@ _PARTS = {  # of Gymnasium, by the module of its entry points: what each is draw
 }
 _EXTRAS = {
     "environments": ("ale_py", "Atari, MiniGrid, and what Gymnasium's Box2D and MuJoCo need"),
+    "data": ("h5py", "data of others, to import and to export"),
     "suite": ("ray", "several tasks and seeds at once, on Ray"),
     "notebook": ("anywidget", "the player in a notebook"),
 }

@@ -20,6 +20,10 @@ COMMANDS = {
     "play": "Drive a run's dream in a browser, beside the real simulator under the same actions. Ctrl-C ends it.",
     "export": "Keep what a run has learned in a small folder, for report, imagine and play; or its actor as a program.",
 }
+DATA = {
+    "import": "Bring recorded episodes of others into a run that is to be trained on them.",
+    "export-data": "Write the episodes that a run has collected as others read them.",
+}
 TRAINING = ("fit", "validate")
 TASKS = "tasks"
 _HELP = """usage: worldmodel COMMAND [OPTIONS]
@@ -32,6 +36,8 @@ Learn a latent world model from pixels, know how uncertain it is, and control wi
   imagine    a film of what its model predicts, beside what happens
   play       drive its model in a browser, beside the simulator
   export     what the last three need of a run, a few MB; or its actor as one program (torch.export, ONNX)
+  import     episodes recorded elsewhere (V-D4RL, Minari, LeRobot, HDF5, videos) as the replay of a run
+  export-data  the episodes of a run, as Minari or in one HDF5 file
   tasks      what there is to train on, and what of it is installed
 
 Begin:
@@ -46,6 +52,9 @@ Look at it:
   worldmodel play --run runs/walker
 Plan instead of asking the actor:
   worldmodel validate --run runs/walker --policy cem
+Learn from what is there, without an environment:
+  worldmodel import minari data/door-human --run runs/door
+  worldmodel fit --offline --run runs/door
 
 --task, --size, --encoder, --transition and --policy take what is shipped, by name, in any order, and --task any
 Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
@@ -58,7 +67,7 @@ def command(given: list[str]) -> None:
     Raises:
         UserError: there is no such command, or something that the person at the keyboard can mend.
     """
-    names = [*TRAINING, *COMMANDS, TASKS]
+    names = [*TRAINING, *COMMANDS, *DATA, TASKS]
     if not given:
         raise UserError(f"say what to do: {', '.join(names)}, or --help")
     name, rest = given[0], given[1:]
@@ -74,17 +83,18 @@ def command(given: list[str]) -> None:
     if name == TASKS:
         importlib.import_module("worldmodel.commands.tasks").tasks()
         return
-    if name in COMMANDS:
+    if name in COMMANDS or name in DATA:
         early.check(name, rest)
         _say_that_it_loads(name, rest)
-        function = getattr(importlib.import_module(f"worldmodel.commands.{name}"), name)
+        called = early.function_of(name)
+        function = getattr(importlib.import_module(f"worldmodel.commands.{called}"), called)
         from worldmodel.training.parser import Parser  # which takes a while to load
 
-        parser = Parser(prog=f"worldmodel {name}", description=COMMANDS[name])
+        parser = Parser(prog=f"worldmodel {name}", description={**COMMANDS, **DATA}[name])
         if "trust_code" in inspect.signature(function).parameters:
             text = "build whatever the run names, also code that is not of this package"
             parser.add_argument("--trust-code", action="store_true", help=text)
-        parser.add_function_arguments(function, skip={"trust_code"})
+        parser.add_function_arguments(function, skip={"trust_code"}, as_positional=name == "import")
         function(**parser.parse_args(rest).as_dict())
         return
     near = difflib.get_close_matches(name, names, n=1)

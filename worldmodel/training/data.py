@@ -151,9 +151,9 @@ def open_replay(folder: Path | str, data: Experience, rank: int = 0) -> Replay:
     )
 
 
-def shard(folder: Path | str, rank: int) -> Path:
+def shard(folder: Path | str, rank: int, replay: str = "replay") -> Path:
     """Where a run keeps what one rank has collected."""
-    return Path(folder) / "replay" / f"rank_{rank}"
+    return Path(folder) / replay / f"rank_{rank}"
 
 
 def frozen_features(agent: Agent) -> Features:

@@ -62,6 +62,11 @@ def expand(given: Iterable[str]) -> list[str]:
     return [word for part in parts for word in part]
 
 
+def function_of(command: str) -> str:
+    """The function that a command is, in the module of the same name; ``import`` is a word of Python's own."""
+    return {"import": "import_data"}.get(command, command.replace("-", "_"))
+
+
 def own_task(task: str) -> dict[str, Any]:
     """Settings of ``data`` for a task that is not shipped: two frames an action for dm_control's, one for others."""
     is_suite = ":" not in task and "-" not in task and "/" not in task
@@ -100,7 +105,7 @@ def _check_run(command: str, options: list[tuple[str, str]]) -> None:
     begins = any(flag in ("--config", "-c") for flag, _ in options)
     if command in ("fit", "validate"):
         check_begins(run, begins)
-    elif run and not (Path(run) / "config.yaml").exists():
+    elif command != "import" and run and not (Path(run) / "config.yaml").exists():
         raise UserError(f"{run} holds no run: there is no {Path(run) / 'config.yaml'}")
 
 
@@ -251,7 +256,8 @@ def _check_task(task: str) -> None:
 def _known(command: str) -> set[str]:
     """The options of a command, down to those of classes inside it."""
     if command not in ("fit", "validate"):
-        names = _arguments(_PACKAGE / "commands" / f"{command}.py", command)
+        called = function_of(command)
+        names = _arguments(_PACKAGE / "commands" / f"{called}.py", called)
         return {"help", *("trust-code" if name == "trust_code" else name for name in names)}
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
