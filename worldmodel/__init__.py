@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from worldmodel.model.distributions import CategoricalLatents as CategoricalLatents
     from worldmodel.model.distributions import GaussianLatents as GaussianLatents
     from worldmodel.model.independent import IndependentEnsemble as IndependentEnsemble
+    from worldmodel.model.independent import IndependentHeads as IndependentHeads
     from worldmodel.model.rssm import RSSM as RSSM
     from worldmodel.model.transitions import SharedTrunk as SharedTrunk
     from worldmodel.model.world_model import WorldModel as WorldModel
@@ -75,6 +76,7 @@ _WHERE = {
     "GaussianLatents": "model.distributions",
     "InProcess": "experience.vector",
     "IndependentEnsemble": "model.independent",
+    "IndependentHeads": "model.independent",
     "LatentPolicy": "control.controller",
     "LatentState": "types",
     "Mixture": "control.propagation",

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.control.propagation import deal
-from worldmodel.model.independent import IndependentEnsemble, RandomPriors
+from worldmodel.model.independent import IndependentEnsemble, IndependentHeads, RandomPriors
 from worldmodel.model.transitions import select_member
 
 SIZES = (8, 20, 2, 12)  # deter, feature, action, params
@@ -61,6 +61,18 @@ def test_the_memory_is_not_read() -> None:
     assert torch.equal(ensemble(deter + 1, feature, action), prior)
     assert not torch.equal(ensemble(deter, feature + 1, action), prior)
     assert not torch.equal(ensemble(deter, feature, action + 1), prior)
+
+
+def test_heads_read_the_memory_alone() -> None:
+    ensemble = IndependentHeads(*SIZES, members=3, width=16)
+    deter, feature, action = inputs(6)
+    prior = ensemble(deter, feature, action)
+    assert torch.equal(ensemble(deter, feature + 1, action + 1), prior)
+    assert not torch.equal(ensemble(deter + 1, feature, action), prior)
+    for k in range(3):
+        torch.testing.assert_close(prior[k], by_hand(ensemble, k, deter, normalise=True))
+    member = deal(3, torch.Size([6]), torch.device("cpu"))
+    torch.testing.assert_close(ensemble.follow(deter, feature, action, member), select_member(prior, member))
 
 
 def test_every_member_starts_like_linear_layers() -> None:

@@ -1,5 +1,5 @@
-"""An ensemble whose members share nothing. Legend: K members, F feature, A action, P params, N flat batch,
-G places.
+"""An ensemble whose members share nothing. Legend: K members, I inputs, F feature, A action, P params,
+N flat batch, G places.
 
 Weights are (K, outputs, inputs): all members go through each layer in one product.
 """
@@ -102,7 +102,7 @@ class IndependentEnsemble(Transition):
             raise ValueError(f"prior_scale is a deviation of at least 0, got {prior_scale}")
         if width_share <= 0:
             raise ValueError(f"width_share is a share of the world model's width above 0, got {width_share}")
-        inputs = feature_size + action_size
+        inputs = self.inputs(deter_size, feature_size, action_size)
         width = max(1, round(default_width * width_share)) if width is None else width
         blocks: list[nn.Module] = []
         for i in range(layers):
@@ -112,12 +112,20 @@ class IndependentEnsemble(Transition):
         self.prior_scale = prior_scale
         self.priors = RandomPriors(members, inputs, param_size, width) if prior_scale else None
 
+    def inputs(self, deter_size: int, feature_size: int, action_size: int) -> int:
+        """Size I of what a member reads."""
+        return feature_size + action_size
+
+    def read(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
+        """What a member reads, (*B, I)."""
+        return torch.cat([feature, action], -1)
+
     def forward(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
-        x = rearrange(torch.cat([feature, action], -1), "... i -> (...) i")  # (N, F + A)
+        x = rearrange(self.read(deter, feature, action), "... i -> (...) i")  # (N, I)
         return self._params(x).reshape(self.members, *feature.shape[:-1], -1)
 
     def follow(self, deter: Tensor, feature: Tensor, action: Tensor, member: Tensor) -> Tensor:
-        x = rearrange(torch.cat([feature, action], -1), "... i -> (...) i")  # (N, F + A)
+        x = rearrange(self.read(deter, feature, action), "... i -> (...) i")  # (N, I)
         # each member has a row of places and computes those alone: the work of one network instead of K
         places = -(-len(x) // self.members)  # G
         slot = _slots(member.flatten(), self.members, places)
@@ -126,9 +134,23 @@ class IndependentEnsemble(Transition):
         return rearrange(params, "k g p -> (k g) p")[slot].reshape(*feature.shape[:-1], -1)
 
     def _params(self, x: Tensor) -> Tensor:
-        """(N, F + A) that all members read, or (K, N, F + A) -> (K, N, P)."""
+        """(N, I) that all members read, or (K, N, I) -> (K, N, P)."""
         params = self.net(x)
         return params if self.priors is None else params + self.prior_scale * self.priors(x)
+
+
+class IndependentHeads(IndependentEnsemble):
+    """K networks of the memory alone, which holds the state before and the action: ``SharedTrunk`` without its trunk.
+
+    Members share the memory, and with it the errors of its one recurrent step, but no layer after it. The memory is
+    then trained by what all of them predict, and learns as quickly as with shared heads.
+    """
+
+    def inputs(self, deter_size: int, feature_size: int, action_size: int) -> int:
+        return deter_size
+
+    def read(self, deter: Tensor, feature: Tensor, action: Tensor) -> Tensor:
+        return deter
 
 
 def _slots(member: Tensor, members: int, places: int) -> Tensor:
