@@ -11,9 +11,10 @@ import torch
 from tests import tiny
 from worldmodel.errors import UserError
 from worldmodel.insight.clues import dream_clues, judged, weights_digest, with_expected
+from worldmodel.insight.error_model import ALONG, LEVELS, Clues, Expected
 from worldmodel.insight.rollouts import open_loop
-from worldmodel.insight.trust import LEVELS, Clues, Origin, Trust, fit_trust, last_better
-from worldmodel.insight.verify import covered, verify_by_episode
+from worldmodel.insight.trust import Origin, Trust, fit_trust, last_better
+from worldmodel.insight.verify import Verified, covered, verify_by_episode
 from worldmodel.types import Trajectory
 
 ORIGIN = Origin(task="toy", weights="abc", updates=300, episodes=8, context=5)
@@ -182,3 +183,27 @@ def test_a_digest_tells_weights_apart() -> None:
     with torch.no_grad():
         next(same.parameters()).view(-1)[0] += 1e-6
     assert weights_digest(model) != weights_digest(same)
+
+
+def test_the_worst_dreams_that_are_expected_to_be_good_are_counted() -> None:
+    error = np.arange(1.0, 101.0)[:, None]
+    expected = {
+        name: Expected(x, x[..., None])
+        for name, x in {"pixels": error, "reward": -error, "return": np.where(error > 95, 0, error)}.items()
+    }
+    found = Verified({name: error for name in expected}, expected, np.zeros(100), np.zeros(100))
+    assert [found.trapped(name).tolist() for name in expected] == [[0.0], [1.0], [0.5]]
+
+
+def test_what_a_planner_sees_is_calibrated_too(fitted: Trust) -> None:
+    rng = np.random.default_rng(8)
+    clues, errors, episode = dreams(rng, 4000)
+    errors["reward"] = 0.2 * clues.uncertainty**0.5 * np.exp(0.1 * rng.normal(size=(4000, H)))
+    along = fit_trust(clues, errors, episode, ORIGIN).along
+    assert along is not None and along.along is None
+    found, usual = along.expected(clues, "reward").median, np.abs(np.log(clues.uncertainty)) < 1
+    np.testing.assert_allclose(found[usual], 0.2 * clues.uncertainty[usual] ** 0.5, rtol=0.2)
+    np.testing.assert_allclose(covered(along.expected(clues, "reward"), errors["reward"], 0.9), 0.9, atol=0.03)
+    other = Clues(**{n: x if n in ALONG else 9 * x for n, x in clues._asdict().items()})
+    np.testing.assert_array_equal(along.trusted_steps(other), along.trusted_steps(clues))
+    assert Trust.from_json(fitted.to_json()).along is not None

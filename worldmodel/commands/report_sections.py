@@ -194,6 +194,9 @@ def trusted(trust: Trust | str, verified: Verified | None) -> Section:
         lines[f"{name}: rank correlation of expected and true error"] = [
             *verified.correlation(name)[np.array(steps) - 1]
         ]
+        lines[f"{name}: worst tenth with an expected error below the median"] = [
+            *verified.trapped(name)[np.array(steps) - 1]
+        ]
         for level in LEVELS:
             lines[f"{name}: covered by bands of {level:.0%}"] = [*verified.coverage(name, level)[np.array(steps) - 1]]
     horizons: dict[str, str | float] = {
@@ -204,8 +207,9 @@ def trusted(trust: Trust | str, verified: Verified | None) -> Section:
     return Section(
         title,
         [
-            "The error of a dream by now, expected from how far the members' own dreams have come apart and how far "
-            f"the picture has moved. Functions are fitted on one half of {trust.origin.episodes} held-out episodes, "
+            "The error of a dream by now, expected from how far the members' own dreams have come apart, how unsure its "
+            "steps were and how far the picture has moved. "
+            f"Functions are fitted on one half of {trust.origin.episodes} held-out episodes, "
             "bands and trust horizon on the other (split conformal); each episode shown here is judged by the others.",
             Picture(plots.to_png(figure), "Medians over dreams, and the bands of 50 and 90%."),
             Table(("", ""), [*horizons.items()]),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from worldmodel.control.imagine import following, imagine
-from worldmodel.insight.rollouts import imagine_members, picture
-from worldmodel.insight.trust import Clues, Steps, Trust
-from worldmodel.insight.uncertainty import latent_spread, pixel_spread, reward_spread
+from worldmodel.insight.error_model import Clues, Steps
+from worldmodel.insight.member_dreams import MemberDreams
+from worldmodel.insight.rollouts import picture
+from worldmodel.insight.trust import Trust
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, SequenceBatch, Trajectory
 
@@ -31,17 +32,15 @@ class Judged(NamedTuple):
 
 @torch.no_grad()
 def dream_clues(world_model: WorldModel, path: Trajectory[LatentState]) -> Clues:
-    """Clues of rollouts (n, H): every member takes the same actions from the same start, on its own all the way."""
-    own = imagine_members(world_model, path.state.map(lambda x: x[:, 0]), path.action)
-    last = picture(world_model, path.state.feature[:, 0])
-    moved = [_difference(picture(world_model, x), last) for x in _steps(path)]
-    return Clues(
-        pixels=_array(pixel_spread(world_model, own)),
-        reward=_array(reward_spread(own)),
-        total=_array(own.reward.cumsum(2).std(0, unbiased=False)),
-        latent=_array(latent_spread(own)),
-        motion=_array(torch.stack(moved, 1)),
-    )
+    """Clues of rollouts (n, H), by what ``MemberDreams`` are beside them under the same actions."""
+    world_model.rssm.transition.draw()
+    beside = MemberDreams(world_model)
+    beside.begin(path.state.map(lambda x: x[:, 0]))
+    steps = [
+        beside.step(path.state.map(lambda x, t=t: x[:, t + 1]), action)  # type: ignore[misc]
+        for t, action in enumerate(path.action.unbind(1))
+    ]
+    return Clues(*(np.concatenate(x, 1) for x in zip(*steps, strict=True)))
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 """How wrong a dream is likely to be by now, in bands that cover, and for how many steps it is worth looking at.
 
 Once a calibration is fitted, nothing here asks for the truth. What a dream shows of itself are ``Clues``: how far the
-members' own rollouts of the same actions have come apart by now, and how far the picture has moved from the last one
-that was seen. The expected error is a function of them that never falls as one of them rises, fitted on held-out
-episodes; its bands and the trust horizon are split conformal (Lei et al. 2018) on episodes that the function has not
-seen. What covers there covers dreams like those: other weights, tasks or ways to act are promised nothing.
+members' own rollouts of the same actions have come apart by now, how unsure its steps were, how far the picture has
+moved. The expected error is a function of them that never falls as one of them rises, fitted on held-out episodes; its
+bands and the trust horizon are split conformal (Lei et al. 2018) on episodes that the function has not seen. What
+covers there covers dreams like those: other weights, tasks or ways to act are promised nothing.
 
-Legend: n dreams, H horizon, C clues, P probabilities; [:, t] is t + 1 steps after the last image.
+Legend: n dreams, H horizon; [:, t] is t + 1 steps after the last image.
 """
 
 from __future__ import annotations
@@ -17,29 +17,25 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 
 from worldmodel.errors import UserError
+from worldmodel.insight.error_model import (
+    ALONG,
+    LEVELS,
+    PROBABILITIES,
+    Clues,
+    ErrorModel,
+    Expected,
+    Steps,
+    fit_error_model,
+    with_bands,
+)
 
-Steps = np.ndarray  # (n, H) float64, NaN where it is not known
+__all__ = ["LEVELS", "QUANTITIES", "Clues", "Expected", "Origin", "Steps", "Trust", "fit_trust", "last_better"]
 
 QUANTITIES = ("pixels", "reward", "return", "still")
-LEVELS = (0.5, 0.8, 0.9, 0.95)
 BETTER = 0.9  # share of dreams that are to be no worse than the last picture up to their trust horizon
-_PROBABILITIES = tuple(sorted({0.5, *(round((1 + s * level) / 2, 6) for level in LEVELS for s in (-1, 1))}))
 _LEAST = 39  # dreams that a band of 95% takes: one in forty lies below it, and one above
-_AROUND, _RIDGE = 2, 0.1  # steps before and after that a step's function is fitted with; shrinkage of its weights
-_TINY = 1e-9
-
-
-class Clues(NamedTuple):
-    """What n dreams show of themselves, (n, H) each. All are 0 or more, and the more the worse."""
-
-    pixels: Steps  # mean over pixels of the members' deviation, in [0, 0.5]
-    reward: Steps  # deviation over members of the reward of the step
-    total: Steps  # the same of the sum of rewards so far
-    latent: Steps  # mean over dimensions of the variance over members of the latent
-    motion: Steps  # mean absolute difference in pixels from the picture of the last state that was seen, in [0, 1]
 
 
 class Origin(NamedTuple):
@@ -52,40 +48,6 @@ class Origin(NamedTuple):
     context: int  # records that were seen before a dream
 
 
-class Expected(NamedTuple):
-    """An error that is to be expected of n dreams."""
-
-    median: Steps  # as likely to be more as to be less
-    quantiles: np.ndarray  # (n, H, P), rising; 0 and infinite where the dreams were too few to tell
-
-    def band(self, level: float) -> tuple[Steps, Steps]:
-        """Lower and upper end of the central band that covers ``level``.
-
-        Raises:
-            ValueError: it is none of ``LEVELS``.
-        """
-        if level not in LEVELS:
-            raise ValueError(f"bands cover one of {', '.join(map(str, LEVELS))}, not {level}")
-        low, high = (_PROBABILITIES.index(round((1 + s * level) / 2, 6)) for s in (-1, 1))
-        return self.quantiles[..., low], self.quantiles[..., high]
-
-
-class ErrorModel(NamedTuple):
-    """log(error) = bias + weight . log(clues + floor), for each step; weights are 0 or more, so it is monotone."""
-
-    bias: np.ndarray  # (H,)
-    weight: np.ndarray  # (H, C)
-    floor: np.ndarray  # (C,)
-    ratio: np.ndarray  # (H, P) quantiles of error / function, of dreams that it was not fitted on
-
-    def function(self, clues: Clues) -> Steps:
-        return np.exp(self.bias + (self.weight * _logarithms(clues, self.floor)).sum(-1))
-
-    def __call__(self, clues: Clues) -> Expected:
-        quantiles = self.function(clues)[..., None] * self.ratio
-        return Expected(quantiles[..., _PROBABILITIES.index(0.5)], quantiles)
-
-
 class Trust(NamedTuple):
     """What to expect of dreams like those that it was fitted on.
 
@@ -96,6 +58,7 @@ class Trust(NamedTuple):
     origin: Origin
     models: dict[str, ErrorModel]  # of each of ``QUANTITIES``; ``still`` is the last picture's error in pixels
     limit: float
+    along: Trust | None = None  # the same from the uncertainty along the dream alone, which planners and actors have
 
     @property
     def horizon(self) -> int:
@@ -111,8 +74,7 @@ class Trust(NamedTuple):
         steps = clues.pixels.shape[1]
         if steps > self.horizon:
             raise ValueError(f"the calibration knows {self.horizon} steps, and the dreams have {steps}")
-        model = self.models[quantity]
-        return ErrorModel(model.bias[:steps], model.weight[:steps], model.floor, model.ratio[:steps])(clues)
+        return self.models[quantity].of(slice(steps))(clues)
 
     def trusted_steps(self, clues: Clues, threshold: float | None = None) -> np.ndarray:
         """The trust horizon (n,): steps until the dream is likely worse than if the last picture stayed.
@@ -134,12 +96,7 @@ class Trust(NamedTuple):
 
     def only(self, step: int) -> Trust:
         """What is known of one step, from 1 to H: of clues (n, 1)."""
-        part = slice(step - 1, step)
-        models = {
-            name: ErrorModel(model.bias[part], model.weight[part], model.floor, model.ratio[part])
-            for name, model in self.models.items()
-        }
-        return self._replace(models=models)
+        return self._replace(models={name: x.of(slice(step - 1, step)) for name, x in self.models.items()})
 
     def check(self, task: str, weights: str, updates: int) -> None:
         """Find that this is the calibration of these weights.
@@ -156,12 +113,16 @@ class Trust(NamedTuple):
 
     def to_json(self) -> str:
         """All of it; what is infinite is null."""
+        facts = {"fitted_on": self.origin._asdict(), "probabilities": list(PROBABILITIES), **self._facts()}
+        along = None if self.along is None else self.along._facts()
+        return json.dumps(facts | {"clues": list(Clues._fields), "along": along}, allow_nan=False) + "\n"
+
+    def _facts(self) -> dict[str, Any]:
         models = {
             name: {key: _plain(values.tolist()) for key, values in model._asdict().items()}
             for name, model in self.models.items()
         }
-        facts = {"fitted_on": self.origin._asdict(), "probabilities": list(_PROBABILITIES), "limit": self.limit}
-        return json.dumps(facts | {"clues": list(Clues._fields), "models": models}, allow_nan=False) + "\n"
+        return {"limit": self.limit, "models": models}
 
     @staticmethod
     def from_json(text: str) -> Trust:
@@ -172,11 +133,11 @@ class Trust(NamedTuple):
         """
         try:
             held = json.loads(text)
-            if held["clues"] != list(Clues._fields) or held["probabilities"] != list(_PROBABILITIES):
+            if held["clues"] != list(Clues._fields) or held["probabilities"] != list(PROBABILITIES):
                 raise ValueError("it is of another version")
-            parts = {name: {k: _array(x) for k, x in held["models"][name].items()} for name in QUANTITIES}
-            models = {name: ErrorModel(**part) for name, part in parts.items()}
-            return Trust(Origin(**held["fitted_on"]), models, float(held["limit"]))
+            origin = Origin(**held["fitted_on"])
+            along = None if held["along"] is None else _read(held["along"], origin)
+            return _read(held, origin)._replace(along=along)
         except (ValueError, KeyError, TypeError) as cause:
             raise UserError(f"this is no calibration that can be read ({cause}): {_AGAIN}") from cause
 
@@ -214,23 +175,22 @@ def first_half(episode: np.ndarray) -> np.ndarray:
 
 def fit_functions(clues: Clues, errors: Mapping[str, Steps], chosen: np.ndarray, origin: Origin) -> Trust:
     """What ``fit_trust`` fits on the dreams that are chosen (n,); nothing is known of bands and limit yet."""
-    floor = np.array([0.05 * np.nanmedian(x) + _TINY for x in clues])
-    logs = _logarithms(clues, floor)[chosen]
-    horizon = clues.pixels.shape[1]
-    none = np.tile(np.where(np.array(_PROBABILITIES) < 0.5, 0.0, math.inf), (horizon, 1))
-    models = {name: ErrorModel(*_fit_steps(logs, errors[name][chosen]), floor=floor, ratio=none) for name in QUANTITIES}
-    return Trust(origin, models, limit=0.0)
+    whole, along = (
+        Trust(origin, {name: fit_error_model(clues, errors[name], chosen, reads) for name in QUANTITIES}, limit=0.0)
+        for reads in (Clues._fields, ALONG)
+    )
+    return whole._replace(along=along)
 
 
 def conformed(trust: Trust, clues: Clues, errors: Mapping[str, Steps], chosen: np.ndarray) -> Trust:
     """The same functions with the bands and the limit of the dreams that are chosen (n,)."""
-    models = {}
-    for name, model in trust.models.items():
-        ratio = errors[name][chosen] / model.function(clues)[chosen]  # (n, H)
-        models[name] = model._replace(ratio=np.stack([_quantiles(x[~np.isnan(x)]) for x in ratio.T]))
+    clues, errors = Clues(*(x[chosen] for x in clues)), {name: x[chosen] for name, x in errors.items()}
+    models = {name: with_bands(model, clues, errors[name]) for name, model in trust.models.items()}
     whole = trust._replace(models=models)
+    along = trust.along
     return whole._replace(
-        limit=_fit_limit(whole._ratio(clues)[chosen], errors["pixels"][chosen], errors["still"][chosen])
+        limit=_fit_limit(whole._ratio(clues), errors["pixels"], errors["still"]),
+        along=None if along is None else conformed(along, clues, errors, np.ones(len(clues.pixels), bool)),
     )
 
 
@@ -238,42 +198,6 @@ def last_better(error: Steps, still: Steps) -> np.ndarray:
     """The true trust horizon (n,): steps until the dream's error in pixels is more than the last picture's."""
     worse = error > still  # False where nothing is known
     return np.where(worse.any(1), worse.argmax(1), (~np.isnan(error)).sum(1))
-
-
-def _logarithms(clues: Clues, floor: np.ndarray) -> np.ndarray:
-    return np.log(np.stack(clues, -1) + floor)  # (n, H, C)
-
-
-def _fit_steps(logs: np.ndarray, error: Steps) -> tuple[np.ndarray, np.ndarray]:
-    """Bias (H,) and weight (H, C), by ridge regression with weights of 0 or more, over the steps nearby."""
-    horizon, clues = logs.shape[1:]
-    least = 0.02 * np.nanmedian(error) + _TINY  # or errors of nothing would rule the logarithm
-    bias, weight = np.zeros(horizon), np.zeros((horizon, clues))
-    for t in range(horizon):
-        near = slice(max(0, t - _AROUND), t + _AROUND + 1)
-        x, y = logs[:, near].reshape(-1, clues), np.log(error[:, near].ravel() + least)
-        x, y = x[~np.isnan(y)], y[~np.isnan(y)]
-        if not len(y):
-            continue
-        middle, spread = x.mean(0), x.std(0) + _TINY
-        moved = np.where(spread > 1e-6, (x - middle) / spread, 0.0)
-        shrunk = np.concatenate([moved, math.sqrt(_RIDGE * len(y)) * np.eye(clues)])
-        weight[t] = nnls(shrunk, np.concatenate([y - y.mean(), np.zeros(clues)]))[0] / spread
-        bias[t] = y.mean() - (weight[t] * middle).sum()
-    return bias, weight
-
-
-def _quantiles(scores: np.ndarray) -> np.ndarray:
-    """The scores (P,) that a new one is below with each probability: no more often below a half, no less above."""
-    ordered, n = np.sort(scores), len(scores)
-    bounds = np.concatenate([[0.0], ordered, [math.inf]])
-    found = []
-    for p in _PROBABILITIES:
-        exact = round((n + 1) * p, 6)  # rounded, for 100 * 0.55 is above 55
-        found.append(bounds[math.floor(exact) if p < 0.5 else math.ceil(exact)])
-    if n:
-        found[_PROBABILITIES.index(0.5)] = np.median(ordered)
-    return np.array(found)
 
 
 def _fit_limit(ratio: Steps, error: Steps, still: Steps) -> float:
@@ -284,6 +208,11 @@ def _fit_limit(ratio: Steps, error: Steps, still: Steps) -> float:
     rank = math.floor(round((len(fell) + 1) * (1 - BETTER), 6))
     limit = fell[rank - 1] if rank else 0.0
     return float(min(limit, 1e9))  # no dream fell behind
+
+
+def _read(held: Mapping[str, Any], origin: Origin) -> Trust:
+    parts = {name: {k: _array(x) for k, x in held["models"][name].items()} for name in QUANTITIES}
+    return Trust(origin, {name: ErrorModel(**part) for name, part in parts.items()}, float(held["limit"]))
 
 
 def _plain(values: Any) -> Any:

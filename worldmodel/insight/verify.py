@@ -10,19 +10,8 @@ import numpy as np
 
 from worldmodel.errors import UserError
 from worldmodel.insight.calibration import rank_correlation
-from worldmodel.insight.trust import (
-    LEVELS,
-    QUANTITIES,
-    Clues,
-    Expected,
-    Origin,
-    Steps,
-    Trust,
-    conformed,
-    first_half,
-    fit_functions,
-    last_better,
-)
+from worldmodel.insight.error_model import LEVELS, Clues, Expected, Steps
+from worldmodel.insight.trust import QUANTITIES, Origin, Trust, conformed, first_half, fit_functions, last_better
 
 _SHOWN = (1, 5, 15, 40)  # steps
 
@@ -45,6 +34,15 @@ class Verified(NamedTuple):
             [_rank(*x) for x in zip(self.expected[quantity].median.T, self.errors[quantity].T, strict=True)]
         )
 
+    def trapped(self, quantity: str) -> np.ndarray:
+        """Share (H,) of the worst tenth of dreams by then whose expected error is below the median (Biased Dreams).
+
+        A half would be chance; NaN where nothing is known.
+        """
+        return np.array(
+            [_missed(*x) for x in zip(self.expected[quantity].median.T, self.errors[quantity].T, strict=True)]
+        )
+
     @property
     def better(self) -> float:
         """Share of the dreams that are no worse than the last picture up to their trust horizon."""
@@ -61,6 +59,7 @@ class Verified(NamedTuple):
 
         for name in QUANTITIES:
             add(name, "rank_correlation", self.correlation(name))
+            add(name, "trapped", self.trapped(name))
             for level in LEVELS:
                 add(name, f"coverage_{level:g}", self.coverage(name, level))
         horizons = {"trusted": np.median(self.trusted), "true": np.median(self.true), "better": self.better}
@@ -120,3 +119,12 @@ def _judged_by(trust: Trust, clues: Clues) -> tuple[dict[str, Expected], np.ndar
 def _rank(expected: np.ndarray, error: np.ndarray) -> float:
     known = ~np.isnan(error) & np.isfinite(expected)
     return rank_correlation(expected[known], error[known]) if known.sum() >= 3 else math.nan
+
+
+def _missed(expected: np.ndarray, error: np.ndarray) -> float:
+    known = ~np.isnan(error) & np.isfinite(expected)
+    if known.sum() < 10:
+        return math.nan
+    expected, error = expected[known], error[known]
+    worst = error >= np.quantile(error, 0.9)
+    return float((expected[worst] < np.median(expected)).mean())
