@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from tests import tiny
 from tests.insight.player.conftest import CHOICES, make_session, parted, reality
+from worldmodel.commands import play
 from worldmodel.control.controller import ActorController
 from worldmodel.control.imagine import imagine
 from worldmodel.experience.collector import RandomPolicy
@@ -173,6 +176,63 @@ def test_drawn_members_last_for_a_dream() -> None:
     assert not torch.equal(transition.drawn()["masks"], before)
 
 
+@pytest.mark.parametrize("begin", [0, 4])
+def test_shown_the_real_frame_again_it_is_where_a_reset_would_be(begin: int) -> None:
+    session, other = make_session(context=10), make_session(context=10)
+    episode = session.episodes[0]
+    session.reset(0, begin)
+    for t in range(begin + 1, begin + 16):
+        dreamt = session.step(episode.action[t])
+    shown, wanted = session.show(), other.reset(0, begin + 15)
+    assert equal(shown, wanted) and shown.step == 0 and shown.driver == "record"
+    assert not np.array_equal(shown.image, dreamt.image) and np.array_equal(shown.truth, dreamt.truth)
+    assert all(equal(session.step(RIGHT), other.step(RIGHT)) for _ in range(3))
+    assert equal(session.reset(0, begin), other.reset(0, begin))
+    assert equal(session.show(), other.reset(0, begin))
+
+
+def test_there_has_to_be_a_real_frame_to_show() -> None:
+    session = make_session()
+    with pytest.raises(ValueError, match="no dream has begun: reset first"):
+        session.show()
+    session.reset(0, 31)
+    assert session.step(RIGHT).ended
+    with pytest.raises(ValueError, match="there is no real frame to show: the real episode is over"):
+        session.show()
+    alone = PlayerSession(session._world_model, session.action, [session.episodes[0]._replace(number=None)])
+    alone.reset(0, 3)
+    alone.step(RIGHT)
+    with pytest.raises(ValueError, match="there is no real frame to show: no simulator runs here"):
+        alone.show()
+
+
+def test_a_dream_that_is_behind_the_last_picture_is_lost_and_stays_so() -> None:
+    session = make_session()
+    frames = [session.reset(0, 4), session.step(RIGHT)]
+    last, session._last = session._last, torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)  # near to a dark world
+    frames.append(session.step(RIGHT))
+    session._last = last
+    frames += [session.step(RIGHT) for _ in range(30)]
+    assert [frame.behind for frame in frames] == [False, False, True] + [False] * 26 + [None] * 4  # it is over
+    assert [frame.lost for frame in frames] == [False, False] + [True] * 31
+    assert not session.reset(0, 4).lost
+
+
+def test_by_the_time_truth_and_dream_have_parted_the_shipped_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "_EPISODES", 1)
+    shipped = play.sessions(str(Path(__file__).parents[3] / "notebooks/run"), None, policy=None, seed=0)()
+    shipped.drive("actor")
+    frames = [shipped.reset(), *(shipped.step() for _ in range(60))]
+    lost = [frame.lost for frame in frames]
+    said = [frame.judgement is not None and not frame.judgement.trusted for frame in frames]
+    behind = [bool(frame.behind) for frame in frames]
+    error = [frame.error or 0 for frame in frames]
+    assert 10 < lost.index(True) < 40  # at first it is worth looking at
+    assert lost == sorted(lost)  # and what is lost stays lost, also where the calibration ends
+    assert said.index(True) <= (behind.index(True) if any(behind) else len(frames))  # before it is seen
+    assert max(error[: lost.index(True)]) < max(error[lost.index(True) :])
+
+
 def test_a_context_forgets_what_was_before_it() -> None:
     session = make_session(context=3)
     episode = session.episodes[0]
@@ -203,6 +263,9 @@ def test_mistakes() -> None:
         session.drive("")
     with pytest.raises(ValueError, match="give at least one episode"):
         PlayerSession(model, spec, [])
+    half = episodes[0]._replace(image=episodes[0].image.astype(np.float32) / 255)
+    with pytest.raises(ValueError, match=r"images must be uint8 \(L, 3, H, W\), got float32 \(33, 3, 16, 16\)"):
+        PlayerSession(model, spec, [half])
     with pytest.raises(ValueError, match=r"actions must be \(L, 3\), L 2 or more, got \(33, 2\)"):
         PlayerSession(model, ActionSpec(3, False), episodes)
     with pytest.raises(ValueError, match="context must be at least 1"):

@@ -9,7 +9,7 @@ STATIC = Path(__file__).parent / "static"
 
 def script() -> str:
     """One ES module, as a notebook wants it: its default export renders a player into an element."""
-    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("drawing.js", "player.js"))
+    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("drawing.js", "keys.js", "player.js"))
 
 
 def style() -> str:

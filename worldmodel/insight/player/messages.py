@@ -1,8 +1,8 @@
 """What page and notebook ask of a session, and its answers: plain data and raw bytes, one answer to each message.
 
-``hello`` -> ``setup``; ``strip`` (episode) -> ``strip`` and pictures; ``reset`` (episode, record) and ``step`` (who,
-action) -> ``frame`` and two or three uint8 pictures: dream (h, w, 3), overlay (h, w), where 255 is the session's
-``strong``, and truth (H, W, 3).
+``hello`` -> ``setup``; ``strip`` (episode) -> ``strip`` and pictures; ``reset`` (episode, record), ``step`` (who,
+action) and ``show`` (the real frame again) -> ``frame`` and two or three uint8 pictures: dream (h, w, 3), overlay
+(h, w), where 255 is the session's ``strong``, and truth (H, W, 3).
 What cannot be done is answered by ``error`` and a line of text.
 """
 
@@ -90,6 +90,10 @@ def _step(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
     return _frame(session.step(action), session.strong)
 
 
+def _show(session: PlayerSession, message: Mapping[str, Any]) -> Answer:
+    return _frame(session.show(), session.strong)
+
+
 def _frame(frame: Frame, strong: float) -> Answer:
     heat = (255 * (frame.spread / strong).clip(0, 1)).round().astype(np.uint8)
     buffers = [np.ascontiguousarray(frame.image).tobytes(), heat.tobytes()]
@@ -110,6 +114,8 @@ def _frame(frame: Frame, strong: float) -> Answer:
         "cont": _number(frame.cont),
         "ended": frame.ended,
         "error": None if frame.error is None else _number(frame.error),
+        "behind": frame.behind,
+        "lost": frame.lost,
         "judged": judged and {name: _number(x) for name, x in judged._asdict().items()},
     }
     return content, buffers
@@ -120,6 +126,7 @@ _ANSWERS: dict[str, Callable[[PlayerSession, Mapping[str, Any]], Answer]] = {
     "strip": _strip,
     "reset": _reset,
     "step": _step,
+    "show": _show,
 }
 
 

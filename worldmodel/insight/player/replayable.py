@@ -5,6 +5,7 @@ Legend: L records, A action size, H x W pixels. Records are aligned as in ``worl
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,39 @@ class RealStep(NamedTuple):
     ended: bool  # the episode ends here, for whatever reason
 
 
+class SeenRecords:
+    """The real records of a dream, up to the last one that could be seen: the newest ``most``.
+
+    Args:
+        most: as many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._records: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=most)
+        self._count = 0
+
+    @property
+    def last(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Image (3, H, W) uint8, action (A,) and reward."""
+        return self._records[-1]
+
+    def begin(self, episode: Recorded, record: int) -> None:
+        """Nothing but an episode's records up to this one."""
+        self._records.clear()
+        self._count = max(0, record + 1 - (self._records.maxlen or 0))
+        for t in range(self._count, record + 1):
+            self.add(episode.image[t], episode.action[t], float(episode.reward[t]))
+
+    def add(self, image: np.ndarray, action: np.ndarray, reward: float) -> None:
+        self._records.append((image, action, reward))
+        self._count += 1
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Images (T, 3, H, W) and actions (T, A), and whether the first of them begins the episode."""
+        images, actions, _ = zip(*self._records, strict=True)
+        return np.stack(images), np.stack(actions), self._count == len(self._records)
+
+
 class ReplayableEnv:
     """One environment that plays an episode again up to a record, and goes on from there under other actions.
 
@@ -51,6 +85,11 @@ class ReplayableEnv:
         if environments.num_envs != 1:
             raise ValueError(f"reality is one environment, got {environments.num_envs}: set num_envs to 1")
         self._environments, self._next, self._running = environments, 0, False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an episode that is not over."""
+        return self._running
 
     def record(self, policy: Policy, name: str) -> Recorded:
         """Run the next whole episode; the n-th call gives episode n, whoever acts."""

@@ -9,7 +9,7 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
-from worldmodel.insight.player.replayable import Recorded, ReplayableEnv
-from worldmodel.insight.player.tracker import Judgement, Tracker
+from worldmodel.insight.player.frame import Frame
+from worldmodel.insight.player.replayable import Recorded, ReplayableEnv, SeenRecords
+from worldmodel.insight.player.tracker import Tracker
 from worldmodel.insight.rollouts import picture
 from worldmodel.insight.trust import Trust
 from worldmodel.model.rssm import Posterior
@@ -28,24 +29,6 @@ from worldmodel.types import ActionSpec, LatentState
 
 ME = "me"
 _STRONG = 2
-
-
-class Frame(NamedTuple):
-    """One moment of a dream, and of the simulator under the same actions."""
-
-    step: int  # since the last record that was seen; 0 is the model's reconstruction of that record
-    image: np.ndarray  # (h, w, 3) uint8, the dream
-    spread: np.ndarray  # (h, w) float32 in [0, 0.5], deviation over members of the picture, mean over colours
-    truth: np.ndarray | None  # (H, W, 3) uint8; None where there is no simulator, or its episode is over
-    action: np.ndarray  # (A,) float32, what led here
-    driver: str  # who chose it
-    reward: float  # imagined
-    real_reward: float | None  # as truth
-    uncertainty: float  # epistemic, of the step that led here; 1 is usual on the training data
-    cont: float  # imagined probability that this state is not terminal
-    ended: bool  # the simulator's episode is over; the dream goes on
-    error: float | None = None  # of the dream in pixels, mean absolute, in [0, 1]; as truth
-    judgement: Judgement | None = None  # what that is likely to be; None in step 0, and where nothing is known of it
 
 
 class PlayerSession:
@@ -92,19 +75,23 @@ class PlayerSession:
             if len(episode.image) < 2 or episode.action.shape != (len(episode.image), action.size):
                 wanted = f"(L, {action.size}), L 2 or more"
                 raise ValueError(f"episode {episode.name!r}: actions must be {wanted}, got {episode.action.shape}")
+            if episode.image.dtype != np.uint8 or episode.image.ndim != 4:
+                found = f"{episode.image.dtype} {episode.image.shape}"
+                raise ValueError(f"episode {episode.name!r}: images must be uint8 (L, 3, H, W), got {found}")
         if context < 1:
             raise ValueError(f"context must be at least 1, got {context}")
         if ME in (controllers or {}):
             raise ValueError(f"no controller can be called {ME!r}: that is the person at the keys")
         self.action, self.episodes, self.controllers = action, list(episodes), dict(controllers or {})
         self.driver, self.name = ME, name
-        self._world_model, self._replayable, self._context = world_model, reality, context
+        self._world_model, self._replayable, self._seen = world_model, reality, SeenRecords(context)
         self._random = torch.Generator().manual_seed(seed).get_state()
         self._state: LatentState | None = None
         self._drawn: dict[str, Tensor] = {}  # members of this dream
         self._beside: ReplayableEnv | None = None  # of this dream
         self._memory: Any = None  # the controller's
-        self._steps = 0
+        self._last: Tensor | None = None  # the picture (1, 3, h, w) that the dream began with
+        self._steps, self._lost = 0, False
         self._tracker = None if trust is None else Tracker(world_model, trust)
         self.strong = _STRONG * self._usual_spread() or 1.0
 
@@ -125,20 +112,25 @@ class PlayerSession:
         chosen = self.episodes[episode]
         if not 0 <= record < len(chosen.image) - 1:
             raise ValueError(f"record must be from 0 to {len(chosen.image) - 2} in this episode, got {record}")
-        posterior = self._filter(chosen, record)
-        self._drawn = self._world_model.rssm.transition.drawn()
-        self._state, self._steps = posterior.state.map(lambda x: x[:, -1]), 0
-        if self._tracker is not None:
-            self._tracker.begin(self._state)
         self._beside = None if chosen.number is None else self._replayable
         if self._beside is not None:
             self._beside.begin(chosen, record)
-        self._forget()
-        truth = rearrange(chosen.image[record], "c h w -> h w c")
-        expected, reward = posterior.prior[:, :, -1], float(chosen.reward[record])
-        return self._frame(
-            expected, action=chosen.action[record], driver="record", truth=truth, real_reward=reward, ended=False
-        )
+        self._seen.begin(chosen, record)
+        return self._begin()
+
+    @torch.no_grad()
+    def show(self) -> Frame:
+        """Show the dream the real frames up to the present one; it begins again there, beside the same simulator.
+
+        Raises:
+            ValueError: nothing was reset yet, or no simulator runs.
+        """
+        if self._state is None:
+            raise ValueError("no dream has begun: reset first")
+        if self._steps and (self._beside is None or not self._beside.running):
+            why = "no simulator runs here" if self._beside is None else "the real episode is over"
+            raise ValueError(f"there is no real frame to show: {why}")
+        return self._begin()
 
     def drive(self, who: str) -> None:
         """Hand over to ``me`` or to one of ``controllers``.
@@ -180,31 +172,47 @@ class PlayerSession:
         self._state = rssm.sample_state(deter, prior, None, mode=True)
         self._steps += 1
         judgement = None if self._tracker is None else self._tracker.step(self._state, chosen)
+        self._lost = self._lost or (judgement is not None and not judgement.trusted)
         taken = chosen[0].float().cpu().numpy()
         real = None if self._beside is None else self._beside.step(taken)
         if real is None:
             over = self._beside is not None
             frame = self._frame(prior, action=taken, driver=self.driver, truth=None, real_reward=None, ended=over)
         else:
+            self._seen.add(real.image, taken, real.reward)
             truth = rearrange(real.image, "c h w -> h w c")
             frame = self._frame(
                 prior, action=taken, driver=self.driver, truth=truth, real_reward=real.reward, ended=real.ended
             )
-        return frame._replace(judgement=judgement)
+        self._lost = self._lost or bool(frame.behind)
+        return frame._replace(judgement=judgement, lost=self._lost)
 
     def close(self) -> None:
         """Stop the simulator."""
         if self._replayable is not None:
             self._replayable.close()
 
-    def _filter(self, episode: Recorded, record: int) -> Posterior:
-        """The records before this one and itself, at most ``context``: states (1, T, ...), priors (K, 1, T, P)."""
-        seen = slice(max(0, record + 1 - self._context), record + 1)
+    def _begin(self) -> Frame:
+        """The dream begins in the last record that was seen."""
+        posterior = self._filter(self._seen)
+        self._drawn = self._world_model.rssm.transition.drawn()
+        self._state, self._steps, self._lost = posterior.state.map(lambda x: x[:, -1]), 0, False
+        self._last = picture(self._world_model, self._state.feature)
+        if self._tracker is not None:
+            self._tracker.begin(self._state)
+        self._forget()
+        image, action, reward = self._seen.last
+        truth, expected = rearrange(image, "c h w -> h w c"), posterior.prior[:, :, -1]
+        return self._frame(expected, action=action, driver="record", truth=truth, real_reward=reward, ended=False)
+
+    def _filter(self, seen: SeenRecords) -> Posterior:
+        """The records that were seen: states (1, T, ...), priors (K, 1, T, P)."""
+        images, actions, begins = seen.arrays()
         like = self._world_model.rssm.from_stoch.weight
-        image = torch.from_numpy(np.ascontiguousarray(episode.image[None, seen])).to(like.device)  # (1, T, 3, H, W)
-        action = torch.from_numpy(np.ascontiguousarray(episode.action[None, seen])).to(like)
+        image = torch.from_numpy(images[None]).to(like.device)  # (1, T, 3, H, W)
+        action = torch.from_numpy(actions[None]).to(like)
         is_first = torch.zeros(action.shape[:2], dtype=torch.bool, device=like.device)
-        is_first[:, 0] = seen.start == 0
+        is_first[:, 0] = begins
         with self._own_draws():
             return self._world_model.rssm.observe(self._world_model.embed(image), action, is_first, mode=True)
 
@@ -217,7 +225,8 @@ class PlayerSession:
     def _usual_spread(self) -> float:
         spreads = []
         for episode in self.episodes:
-            posterior = self._filter(episode, len(episode.image) // 2)
+            self._seen.begin(episode, len(episode.image) // 2)
+            posterior = self._filter(self._seen)
             some = torch.arange(posterior.prior.shape[2] - 1, -1, -4)
             members = self._members(posterior.state.deter[:, some], posterior.prior[:, :, some])
             spreads.append(_spread(members).flatten())
@@ -262,13 +271,16 @@ class PlayerSession:
             uncertainty=uncertainty,
             cont=cont,
             ended=ended,
-            error=None if truth is None else self._error(feature, truth),
+            **({} if truth is None else self._errors(feature, truth)),
         )
 
-    def _error(self, feature: Tensor, truth: np.ndarray) -> float:
+    def _errors(self, feature: Tensor, truth: np.ndarray) -> dict[str, Any]:
+        """How far dream and truth are apart, and whether the last picture that was seen is nearer."""
+        assert self._last is not None
         real = torch.from_numpy(np.ascontiguousarray(truth)).to(feature.device)
         small = self._world_model.decoder.pixels.resize(rearrange(real, "h w c -> 1 c h w"))
-        return float((picture(self._world_model, feature) - small).abs().mean())
+        error, still = ((x - small).abs().mean() for x in (picture(self._world_model, feature), self._last))
+        return {"error": float(error), "behind": bool(error > still)}
 
     def _forget(self) -> None:
         self._memory = self.controllers[self.driver].initial(1) if self.driver in self.controllers else None

@@ -1,10 +1,6 @@
 // A dream to drive: one component for page and notebook. `model` is anywidget's, or what the page gives for it.
 // Every message that is sent gets one answer, in order; messages.py says which.
 
-const AXES = [ // keys for -1 and +1 of each number of an action
-  [["a", "ArrowLeft"], ["d", "ArrowRight"]], [["s", "ArrowDown"], ["w", "ArrowUp"]],
-  [["j"], ["l"]], [["k"], ["i"]], [["f"], ["h"]], [["g"], ["t"]],
-];
 const HELP = "A dream begins in a real frame and is shown no image after it. Every member predicts the next state from "
   + "the dreamt one: where their pictures differ, the dream is coloured. Uncertainty above 1 is more than usual.";
 const DRIVER_KEYS = ["m", "n", "p"], FASTEST = 60, USUAL = 10, ME = "me"; // frames/s
@@ -16,7 +12,7 @@ class Player {
     this.root = make("div", { className: "wm-player", tabIndex: 0 }, "Waiting for the world model \u2026");
     el.append(this.root);
     Object.assign(this, { waiting: 0, due: 0, playing: false, touched: false, who: ME });
-    Object.assign(this, { held: new Map(), times: [], start: [0, 0] });
+    Object.assign(this, { times: [], start: [0, 0], groups: [] });
     this.receive = (content, buffers) => this.take(content, buffers);
     model.on("msg:custom", this.receive);
     this.ask({ type: "hello" });
@@ -54,8 +50,9 @@ class Player {
   // what there is to see
 
   setup({ action, drivers, episodes, strong, name }) {
-    Object.assign(this, { spec: action, episodes, action: Array(action.size).fill(0) });
-    if (action.discrete) this.action[0] = 1;
+    this.keys = new Keys(action.discrete ? 0 : action.size);
+    Object.assign(this, { spec: action, episodes, action: this.keys.action });
+    if (action.discrete) this.action = [1, ...Array(action.size - 1).fill(0)];
     this.root.dataset.step = 0;
     const canvas = (name, ariaLabel) =>
       (this[name] = make("canvas", { className: `wm-${name}`, ariaLabel, role: "img" }));
@@ -93,6 +90,7 @@ class Player {
     this.pause = button("pause", " ", "play", () => this.play(!this.playing));
     this.single = button("single", ".", "one step", () => (this.play(false), this.step()));
     this.again = button("again", "r", "again", () => this.reset(...this.start));
+    this.real = button("real", "e", "show it the real frame again", () => this.ask({ type: "show" }));
     this.overlay = button("overlay", "o", "where members differ", () => this.show(this.heat.hidden));
     this.drivers = drivers.map((who, i) => button(who, DRIVER_KEYS[i], who, () => this.hand(who)));
     this.rate = make("input", { type: "range", min: 1, max: FASTEST, oninput: () => this.pace(+this.rate.value) });
@@ -105,7 +103,7 @@ class Player {
       part("", title("Who drives"), row(...this.drivers)),
       part("", title("Action", this.spec.discrete ? "one of these" : "from \u22121 to 1"), this.actions()),
       part("", title("Time"),
-        row(this.pause, this.single, this.again),
+        row(this.pause, this.single, this.again), row(this.real),
         row(make("label", {}, "speed", kbd("-"), this.rate, kbd("+"), this.rates))),
       part("", title("Show"), row(this.overlay)),
       make("table", {}, line(make("th", {}, "reward"), ...names.map((name) => make("th", {}, name))),
@@ -127,8 +125,29 @@ class Player {
     }
     this.inputs = each((i) => make("input", { type: "range", min: -1, max: 1, step: 0.01, ariaLabel: `action ${i + 1}`,
       data: { action: i }, oninput: ({ target }) => this.choice(i, +target.value) }));
-    return make("div", { className: "wm-many" }, ...this.inputs.map((input, i) =>
-      make("label", { className: "wm-action" }, `${i + 1}`, keys(i, 0), input, keys(i, 1), make("output"))));
+    const lines = this.inputs.map((input, i) => make("label", { className: "wm-action" },
+      `${i + 1}`, keys(i % AXES.length, 0), input, keys(i % AXES.length, 1), make("output")));
+    if (this.keys.groups < 2) return make("div", {}, ...lines);
+    const part = (i) => [i * AXES.length + 1, Math.min(size, (i + 1) * AXES.length)];
+    this.groups = Array.from({ length: this.keys.groups }, (_, i) => make("button", { className: "wm-group",
+      onclick: () => this.group(i), data: { group: i } }, part(i).join("\u2013")));
+    const zero = make("button", { className: "wm-group", onclick: () => this.zero() }, "all 0 ", kbd("0"));
+    this.group(0);
+    return make("div", {}, row(kbd("["), ...this.groups, kbd("]"), zero), ...lines);
+  }
+
+  /** Keys move these numbers, and their sliders are shown; the others stay as they are. */
+  group(i) {
+    this.keys.choose(i);
+    const chosen = this.keys.group, of = (i) => Math.floor(i / AXES.length);
+    this.groups.forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));
+    this.inputs.forEach((input, i) => (input.parentElement.hidden = of(i) !== chosen));
+    if (this.who === ME) this.showAction(this.action);
+  }
+
+  zero() {
+    this.keys.zero();
+    this.acts();
   }
 
   starts() {
@@ -160,6 +179,7 @@ class Player {
     paint(this.heat, buffers[1], frame.size, true);
     if (truth) paint(this.truth, buffers[2], truth);
     this.gone.hidden = truth !== null;
+    this.real.disabled = truth === null || frame.ended;
     this.gone.textContent = frame.ended ? "The real episode is over. The dream goes on." : "No simulator runs here.";
     if (step === 0) this.curves = { uncertainty: [], imagined: [], real: [], low: [], high: [], median: [], true: [] };
     const curves = this.curves, first = Math.max(0, step + 1 - SHOWN);
@@ -167,7 +187,7 @@ class Player {
     const percent = (x) => (x === null ? null : 100 * x);
     for (const name of ["low", "high", "median"]) curves[name].push(percent(frame.judged && frame.judged[name]));
     curves.true.push(percent(frame.error));
-    this.trusted(step, frame.judged);
+    this.trusted(frame);
     const line = (name, colour, dash) => ({ values: curves[name].slice(first), colour, dash });
     plot(this.uncertainty, [line("uncertainty", BLUE)], first, { level: 1, name: "usual" });
     plot(this.reward, [line("imagined", BLUE), line("real", ORANGE, [6, 4])], first);
@@ -179,20 +199,20 @@ class Player {
         (this.cells[line][i].textContent = text)));
     this.facts.textContent = `Uncertainty ${number(uncertainty)} \u00d7 usual. The dream goes on with probability ${number(cont)}.`;
     this.alert.textContent = "";
-    if (step) this.showAction(frame.action);
+    if (step) this.showAction(frame.who === ME && this.who === ME ? this.action : frame.action);
     this.times = this.playing ? [...this.times, performance.now()].slice(-20) : [];
     this.tell(step, frame.who);
   }
 
   /** The frame turns red where the dream is likely worse than the last picture that was seen. */
-  trusted(step, judged) {
-    const lost = step > 0 && judged !== null && !judged.trusted;
-    this.root.dataset.trusted = judged === null ? "unknown" : judged.trusted;
+  trusted({ step, judged, lost, behind }) {
+    this.root.dataset.trusted = lost ? false : judged === null ? "unknown" : judged.trusted;
     this.dream.parentElement.style.outline = lost ? "4px solid #c62828" : "";
-    this.trust.textContent = step === 0 ? "A dream begins." : judged === null
-      ? "How wrong it is by now is not known: there is no calibration of these weights, or it ends here."
-      : lost ? "Likely no better by now than the last picture that was seen: do not trust it."
-        : "Likely better than the last picture that was seen.";
+    this.trust.textContent = step === 0 ? "A dream begins."
+      : behind ? "Truth and dream have parted: the last picture that was seen is nearer to the truth by now."
+        : lost ? "Likely no better by now than the last picture that was seen: do not trust it."
+          : judged ? "Likely better than the last picture that was seen."
+            : "How wrong it is by now is not known: there is no calibration of these weights, or it ends here.";
   }
 
   tell(step, who) {
@@ -208,6 +228,8 @@ class Player {
       input.value = action[i];
       input.parentElement.lastChild.textContent = number(action[i]);
     });
+    const moved = (i) => action.slice(i * AXES.length, (i + 1) * AXES.length).some((x) => x !== 0);
+    this.groups.forEach((button, i) => (button.dataset.moved = moved(i)));
   }
 
   show(on) {
@@ -236,6 +258,7 @@ class Player {
   }
 
   hand(who) {
+    if (who !== this.who) this.keys.sent(); // a tap that was meant for another time
     this.who = who;
     if (who === ME) this.showAction(this.action); // not what another has done last
     this.drivers.forEach((button) => button.setAttribute("aria-pressed", button.dataset.does === who));
@@ -243,9 +266,13 @@ class Player {
 
   /** The person acts: that takes over, and sets a new page going. */
   choice(i, value) {
+    if (this.spec.discrete) this.action.fill(0)[i] = value;
+    else this.keys.set(i, value);
+    this.acts();
+  }
+
+  acts() {
     this.hand(ME);
-    if (this.spec.discrete) this.action.fill(0);
-    this.action[i] = value;
     this.showAction(this.action);
     if (!this.touched) this.play(true);
   }
@@ -274,37 +301,37 @@ class Player {
     if (this.waiting || this.over) return;
     const now = performance.now(), every = 1000 / this.speed;
     this.due = (now - this.due < every ? this.due : now) + every;
-    this.ask({ type: "step", who: this.who, action: this.action });
+    this.ask({ type: "step", who: this.who, action: [...this.action] });
+    if (this.who === ME) this.keys.sent();
   }
 
   listen() {
     const faster = () => this.pace(this.speed + 1), slower = () => this.pace(this.speed - 1);
-    const orders = { "-": slower, "+": faster, "=": faster }, moves = {};
+    const orders = { "-": slower, "+": faster, "=": faster }, keys = this.keys;
     const click = (key, button) => (orders[key] = () => button.click());
-    click(" ", this.pause), click(".", this.single), click("r", this.again), click("o", this.overlay);
+    click(" ", this.pause), click(".", this.single), click("r", this.again);
+    click("o", this.overlay), click("e", this.real);
     this.drivers.forEach((button, i) => click(DRIVER_KEYS[i], button));
     if (this.spec.discrete) this.inputs.slice(0, 10).forEach((button, i) => click(i, button));
-    else AXES.slice(0, this.spec.size).forEach((ends, i) =>
-      ends.forEach((keys, end) => keys.forEach((key) => (moves[key] = [i, 2 * end - 1]))));
+    if (this.groups.length) {
+      const beside = (step) => () => this.group(keys.group + step);
+      Object.assign(orders, { 0: () => this.zero(), "[": beside(-1), "]": beside(1) });
+    }
     const name = ({ key }) => (key.length === 1 ? key.toLowerCase() : key);
-    const release = (key) => {
-      if (!this.held.delete(key)) return;
-      const [i] = moves[key], other = [...this.held.values()].filter(([j]) => j === i).pop();
-      if (this.who === ME) this.choice(i, other ? other[1] : 0);
-    };
+    const release = (key) => keys.release(key) && this.who === ME && this.showAction(this.action);
     const press = (event) => {
       const key = name(event); // what has the focus keeps its own keys
       const own = { SELECT: true, INPUT: key.startsWith("Arrow"), BUTTON: key === " " }[event.target.tagName];
-      if (own || event.ctrlKey || event.metaKey || event.altKey || !(key in orders || key in moves)) return;
+      if (own || event.ctrlKey || event.metaKey || event.altKey || !(key in orders || keys.move(key))) return;
       event.preventDefault();
       event.stopPropagation(); // a notebook has keys of its own
       if (key in orders && (!event.repeat || key === ".")) orders[key]();
-      if (key in moves && !event.repeat) this.held.set(key, moves[key]), this.choice(...moves[key]);
+      else if (keys.move(key) && !event.repeat) keys.press(key), this.acts();
     };
     const on = (event, act) => this.root.addEventListener(event, act);
     on("keydown", press);
     on("keyup", (event) => release(name(event)));
-    on("focusout", ({ relatedTarget: to }) => this.root.contains(to) || [...this.held.keys()].forEach(release));
+    on("focusout", ({ relatedTarget: to }) => this.root.contains(to) || keys.drop());
     on("pointerup", ({ target }) => { // keys drive again after a click
       if (target.tagName !== "SELECT") this.root.focus({ preventScroll: true });
     });
