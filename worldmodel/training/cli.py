@@ -47,8 +47,8 @@ Look at it:
 Plan instead of asking the actor:
   worldmodel validate --run runs/walker --policy cem
 
---task, --size, --encoder, --transition and --policy take what is shipped, by name, in any order, and --task any
-Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
+--task, --size, --encoder, --representation, --transition and --policy take what is shipped, by name, in any order, and
+--task any Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
 `worldmodel COMMAND --help` has the options that are set first, `worldmodel fit --help-all` every setting."""
 
 
