@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 
 from benchmarks.update import Update, make_agent, store  # pins the threads: nothing loads torch before
@@ -23,12 +23,12 @@ from worldmodel.training.configs import merged, names
 WARMUP = 2
 
 
-def measure(size: str, transitions: Sequence[str], rounds: int, folder: str) -> dict[str, list[float]]:
-    """Seconds on the processor of an update in each round, by the name of the transition's config."""
+def measure(size: str, choices: Mapping[str, list[str]], rounds: int, folder: str) -> dict[str, list[float]]:
+    """Seconds on the processor of an update in each round, by the name of what was chosen: configs or texts of them."""
     replay = store(folder)
     updates: dict[str, Update] = {}
-    for name in transitions:
-        config = merged(f"size/{size}", f"transition/{name}")
+    for name, configs in choices.items():
+        config = merged(f"size/{size}", *configs)
         agent, data = make_agent(config), config["data"]
         updates[name] = Update(agent.setup(), replay, data["batch"], data["length"])
     seconds: dict[str, list[float]] = {name: [] for name in updates}
@@ -41,6 +41,24 @@ def measure(size: str, transitions: Sequence[str], rounds: int, folder: str) -> 
     return seconds
 
 
+def compare(size: str, choices: Mapping[str, list[str]], base: str, rounds: int) -> None:
+    """Measure and print, a line each and a JSON object, how each choice's time compares with that of ``base``."""
+    with TemporaryDirectory() as folder:
+        seconds = measure(size, choices, rounds, folder)
+    one = seconds.pop(base)
+    ratio = {name: statistics.median(x / y for x, y in zip(taken, one, strict=True)) for name, taken in seconds.items()}
+    print(f"{base:28s} {1000 * statistics.median(one):8.1f} ms")
+    for name, taken in seconds.items():
+        print(f"{name:28s} {1000 * statistics.median(taken):8.1f} ms   x {ratio[name]:.2f}")
+    result = {
+        "ratio": {name: round(value, 3) for name, value in ratio.items()},
+        f"seconds_{base}": round(statistics.median(one), 4),
+        "size": size,
+        "rounds": rounds,
+    }
+    print(json.dumps(result))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     every = [name.removeprefix("transition/") for name in names("transition")]
@@ -48,23 +66,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=every, default=every, help="beside single")
     parser.add_argument("--rounds", type=int, default=40)
     given = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        seconds = measure(given.size, [*dict.fromkeys(("single", *given.only))], given.rounds, folder)
-    single = seconds.pop("single")
-    ratio = {
-        name: statistics.median(x / one for x, one in zip(taken, single, strict=True))
-        for name, taken in seconds.items()
-    }
-    print(f"{'single':20s} {1000 * statistics.median(single):8.1f} ms")
-    for name, taken in seconds.items():
-        print(f"{name:20s} {1000 * statistics.median(taken):8.1f} ms   x {ratio[name]:.2f}")
-    result = {
-        "ratio": {name: round(value, 3) for name, value in ratio.items()},
-        "seconds_single": round(statistics.median(single), 4),
-        "size": given.size,
-        "rounds": given.rounds,
-    }
-    print(json.dumps(result))
+    choices = {name: [f"transition/{name}"] for name in dict.fromkeys(("single", *given.only))}
+    compare(given.size, choices, "single", given.rounds)
 
 
 if __name__ == "__main__":

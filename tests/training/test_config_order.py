@@ -45,9 +45,11 @@ def read_only(given: list[str]) -> dict[str, Any]:
 
 def crossed() -> list[list[str]]:
     """One file of each kind: every one with each size, each transition with each encoder."""
-    sizes, others = names("size"), [TASKS, ENCODERS, names("transition"), names("policy")]
+    sizes = names("size")
+    others = [TASKS, ENCODERS, names("transition"), names("policy"), names("representation")]
     left = {(size, name) for size in sizes for kind in others for name in kind}
     left |= {(encoder, transition) for encoder in ENCODERS for transition in names("transition")}
+    left |= {(encoder, loss) for encoder in ENCODERS for loss in names("representation")}
     rng, found = random.Random(0), []
     while left:
         tried = [[rng.choice(kind) for kind in [sizes, *others]] for _ in range(200)]
@@ -68,6 +70,8 @@ def test_kinds_commute(chosen: list[str]) -> None:
     transition = agent.world_model.rssm.transition
     assert expected["class_path"].endswith(f".{type(transition).__name__}")
     assert transition.members == expected["init_args"]["members"]
+    loss = agent.world_model.representation
+    assert chosen[5].removeprefix("representation/") == ("decoder" if loss is None else loss.name)
     check_widths(agent, 1024 if "size/12m" in chosen else 256, share=expected["init_args"].get("width_share", 1))
 
 

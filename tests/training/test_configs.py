@@ -71,7 +71,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[World, Schedule]]:
 
 
 COMBINATIONS = [
-    *([BASE, path] for path in shipped("transition", "policy", "size")),  # for encoders see test_encoder_configs.py
+    *(
+        [BASE, path] for path in shipped("representation", "transition", "policy", "size")
+    ),  # for encoders see test_encoder_configs.py
     [BASE, CONFIGS / "size/12m.yaml", CONFIGS / "task/walker_walk.yaml"],
     [BASE, CONFIGS / "size/12m.yaml", CONFIGS / "task/cart_pole_v1.yaml"],
     [BASE, CONFIGS / "task/cartpole_swingup.yaml", CONFIGS / "encoder/conv.yaml", CONFIGS / "transition/single.yaml"],

@@ -85,7 +85,7 @@ def imagine(
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     other = read_policy(policy, trust_code) if policy and policy != "actor" else None
-    agent, data = load_run(run, checkpoint, environments=sequences, trust_code=trust_code)
+    agent, data = load_run(run, checkpoint, environments=sequences, trust_code=trust_code, to_draw=True)
     try:
         with own_randomness(seed):
             own = _controller(agent, ActorController if agent.actor_critic is not None else agent.collect_with)

@@ -69,7 +69,7 @@ def sessions(
         UserError: there is no such run or checkpoint, or the planner is none or cannot plan its actions.
     """
     make_planner = None if policy is None else read_policy(policy, trust_code)
-    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code, to_draw=True)
     data.close()
     trust: Trust | None = None
     try:

@@ -67,7 +67,7 @@ def report(
     folder = RunFolder(run)
     used = Path(checkpoint) if checkpoint else folder.weights
     # with more environments short episodes would be favoured
-    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
+    agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code, to_draw=True)
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
     held = _collected(agent, data, episodes, seed=seed, context=context, horizon=horizon)
     fit = held.batch.episode[:, 0] % 2 == 0

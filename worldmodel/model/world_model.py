@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from encoders.base import Encoder
 from encoders.ranges import Layers, NonNegativeFloat, PositiveFloat, PositiveShare, Width
+from worldmodel.errors import UserError
 from worldmodel.model.decoder import Decoder
 from worldmodel.model.distributions import Latents, TwoHot
 from worldmodel.model.layers import MLP
+from worldmodel.model.representation import MakeRepresentation, RepresentationLoss
 from worldmodel.model.rssm import RSSM, Posterior
 from worldmodel.model.transitions import Transition
 from worldmodel.types import LatentState, Observation, SequenceBatch
@@ -71,7 +73,7 @@ class WorldModel(nn.Module):
         encoder: images to embeddings.
         latents: family of the latent distributions.
         transition: builds the ensemble from (deter, feature, action, params) sizes and the width.
-        decoder: builds the decoder from the feature size.
+        decoder: builds the decoder from the feature size; None for none (see ``represent``).
         reward: builds the reward head from the feature size and the width.
         deter: size D of the memory.
         width: hidden width of RSSM, heads, and the transition unless that has its own.
@@ -89,7 +91,7 @@ class WorldModel(nn.Module):
         encoder: Encoder,
         latents: Latents,
         transition: Callable[[int, int, int, int, int], Transition],
-        decoder: Callable[[int], Decoder],
+        decoder: Callable[[int], Decoder] | None,
         reward: Callable[[int, int], RewardHead] = RewardHead,
         deter: Width = 256,
         width: Width = 256,
@@ -113,11 +115,48 @@ class WorldModel(nn.Module):
             width=width,
             deterministic=deterministic,
         )
-        self.decoder = decoder(feature_size)
+        self._modules["decoder"] = None if decoder is None else decoder(feature_size)  # a property says so if none
+        self.representation: RepresentationLoss | None = None
         self.reward = reward(feature_size, width)
         self.cont = ContinueHead(feature_size, width)
+        self.action_size, self.width = action_size, width
         self.free_nats, self.decode_fraction, self.bootstrap = free_nats, decode_fraction, bootstrap
         self.register_buffer("typical_uncertainty", torch.zeros(()))
+
+    @property
+    def decoder(self) -> Decoder:
+        """What draws a state.
+
+        Raises:
+            UserError: there is none.
+        """
+        self.check_draws()
+        return self._modules["decoder"]  # type: ignore[return-value]
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is a decoder."""
+        return self._modules["decoder"] is not None
+
+    def check_draws(self) -> None:
+        """Find that there is a decoder.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.draws:
+            raise UserError(
+                "this run has no decoder, so nothing of it can be drawn: one can be trained beside any representation "
+                "loss, to look, without a part in what the model learns (model.world_model.decoder)"
+            )
+
+    def represent(self, make: MakeRepresentation) -> None:
+        """Let states learn by this loss what an image shows. A decoder, if there is one, is fitted to what they are.
+
+        Args:
+            make: builds it from the sizes of a feature, an embedding and an action, and the hidden width.
+        """
+        self.representation = make(self.feature_size, self.encoder.embed_dim, self.action_size, self.width)
 
     @property
     def feature_size(self) -> int:
@@ -153,15 +192,18 @@ class WorldModel(nn.Module):
     def fit_statistics(self, image: Tensor) -> None:
         """Take pixel statistics of (N, 3, H, W) uint8 images, for encoder and decoder alike."""
         self.encoder.fit_statistics(image)
-        self.decoder.fit_statistics(image)
+        if self.draws:
+            self.decoder.fit_statistics(image)
 
     def loss(self, batch: SequenceBatch) -> tuple[Losses, LatentState, Metrics]:
         """All losses, each (B, T), the posterior states that were filtered on the way (B, T, ...), and metrics."""
-        posterior = self.observe(batch)
+        embed = self.embed(batch.image, batch.features)  # (B, T, E)
+        posterior = self.rssm.observe(embed, batch.action, batch.is_first)
         feature = posterior.state.feature  # (B, T, F)
         dynamics, representation, kl = self._kl(posterior, batch.episode)
+        looked_at = feature if self.representation is None else feature.detach()
         losses = {
-            "reconstruction": self._reconstruction(feature, batch.image),
+            "reconstruction": self._reconstruction(looked_at, batch.image),
             "reward": self.reward.loss(feature, batch.reward),
             "cont": self.cont.loss(feature, batch.is_terminal),
             "dynamics": dynamics,
@@ -178,6 +220,9 @@ class WorldModel(nn.Module):
                 "aleatoric": uncertainty.aleatoric.mean(),
             }
             metrics["posterior_entropy"] = self.latents.entropy(posterior.state.params.detach()).mean()
+        if self.representation is not None:
+            losses[self.representation.name], more = self.representation(feature, embed.detach(), batch)
+            metrics |= more
         return losses, posterior.state, metrics
 
     def uncertainty(self, prior: Tensor) -> Tensor:
@@ -214,6 +259,8 @@ class WorldModel(nn.Module):
 
     def _reconstruction(self, feature: Tensor, image: Tensor) -> Tensor:
         batch, length = feature.shape[:2]
+        if not self.draws:
+            return feature.new_zeros(batch, length)
         total = batch * length
         feature, image = feature.flatten(0, 1), image.flatten(0, 1)
         if self.decode_fraction == 1:

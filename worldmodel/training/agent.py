@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
+from worldmodel.model.representation import MakeRepresentation
 from worldmodel.model.world_model import Metrics, WorldModel
 from worldmodel.training.average import WeightAverage
 from worldmodel.training.optimizer import Optimizer
@@ -35,6 +36,8 @@ class Agent(nn.Module):
         action: what an action is; taken from the task.
         world_model: builds the world model from the action size.
         actor_critic: builds actor and critic from the action and the feature size; null for none.
+        representation: what states learn of their images instead of drawing them, such as Barlow Twins; the
+            decoder's reconstruction if null. With one, world_model.decoder may be null, or stands beside it to look.
         weights: weight of each loss by name; those not named keep their default. Their sum is differentiated once.
         compile: compile the losses (minutes at the start; worth it on a GPU).
         collect_with: who acts in collection; the actor if null.
@@ -43,7 +46,7 @@ class Agent(nn.Module):
         average: the running mean of the weights that is evaluated and looked at; one with its defaults if None.
 
     Raises:
-        UserError: no loss has the name of a weight, or somebody cannot act here.
+        UserError: no loss has the name of a weight, nothing teaches the model to see, or somebody cannot act here.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Agent(nn.Module):
         action: ActionSpec,
         world_model: Callable[[int], WorldModel],
         actor_critic: Callable[[ActionSpec, int], ActorCritic] | None,
+        representation: MakeRepresentation | None = None,
         weights: dict[str, float] | None = None,
         compile: bool = False,
         collect_with: MakeController | None = None,
@@ -63,7 +67,8 @@ class Agent(nn.Module):
         self.world_model = world_model(action.size)
         feature_size = self.world_model.feature_size
         self.actor_critic = None if actor_critic is None else actor_critic(action, feature_size)
-        known = WORLD_WEIGHTS | ({} if self.actor_critic is None else CONTROL_WEIGHTS)
+        known = WORLD_WEIGHTS | self._represent(representation)
+        known |= {} if self.actor_critic is None else CONTROL_WEIGHTS
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})
@@ -72,6 +77,18 @@ class Agent(nn.Module):
         self.collect_with, self.evaluate_with = collect_with or ActorController, evaluate_with or ActorController
         for explore in (True, False):
             self.controller(explore).check()
+
+    def _represent(self, make: MakeRepresentation | None) -> dict[str, float]:
+        """Give the world model its representation loss, if it has one: that one's weight, by name."""
+        if make is not None:
+            self.world_model.represent(make)
+        loss = self.world_model.representation
+        if loss is None and not self.world_model.draws:
+            raise UserError(
+                "without a decoder nothing teaches the model to see: give it one (model.world_model.decoder), or a "
+                "representation loss such as --representation barlow"
+            )
+        return {} if loss is None else {loss.name: loss.weight}
 
     @property
     def updates(self) -> int:

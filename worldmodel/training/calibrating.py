@@ -52,7 +52,7 @@ class JudgedDreams(NamedTuple):
 def calibrated(folder: Path, episodes: int) -> str:
     """Fit a run's calibration on held-out episodes and keep it in its folder; a line to read of it."""
     try:
-        agent, data = load_run(folder, environments=1, trust_code=True)  # it has just been trained here
+        agent, data = load_run(folder, environments=1, trust_code=True, to_draw=True)  # it has just been trained here
         try:
             with own_randomness(0), tempfile.TemporaryDirectory() as directory:
                 dreams = judge(agent, data.task, collect_held_out(data, acting(agent), Path(directory), episodes))

@@ -56,8 +56,8 @@ Learn from what is there, without an environment:
   worldmodel import minari data/door-human --run runs/door
   worldmodel fit --offline --run runs/door
 
---task, --size, --encoder, --transition and --policy take what is shipped, by name, in any order, and --task any
-Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
+--task, --size, --encoder, --representation, --transition and --policy take what is shipped, by name, in any order, and
+--task any Gymnasium id or module:callable too (`worldmodel tasks` lists them); --config takes files of your own.
 `worldmodel COMMAND --help` has the options that are set first, `worldmodel fit --help-all` every setting."""
 
 

@@ -13,7 +13,7 @@ from worldmodel.training.yaml_files import read_yaml
 
 SHIPPED = (Path(__file__).parents[1] / "configs").resolve()  # in the repository a link to its own configs/
 BASE = (SHIPPED / "base.yaml", SHIPPED / "size" / "laptop.yaml")  # one thing: what every run has, and its size
-KINDS = ("size", "task", "encoder", "transition", "policy")  # each lies over those before it
+KINDS = ("size", "task", "encoder", "representation", "transition", "policy")  # each lies over those before it
 _WORLD_MODEL = {"encoder", "latents", "transition", "decoder"}
 
 

@@ -139,8 +139,11 @@ def _film(path: Path, found: Evaluation) -> None:
 
 
 def film_rollouts(folder: RunFolder, world: World) -> None:
-    """Open-loop rollouts beside the truth, of sequences of the replay, as PNG and mp4; on the first rank."""
-    if not world.fabric.is_global_zero:
+    """Open-loop rollouts beside the truth, of sequences of the replay, as PNG and mp4; on the first rank.
+
+    None of a model without a decoder.
+    """
+    if not world.fabric.is_global_zero or not world.agent.world_model.draws:
         return
     with own_randomness(0), world.replay.aside(), evaluating(world.agent):
         batch = longest(world.replay.sample(8, max(world.data.length, 20)), _CONTEXT, 4)

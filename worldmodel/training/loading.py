@@ -22,6 +22,7 @@ def load_run(
     checkpoint: str | Path | None = None,
     environments: int | None = None,
     trust_code: bool = False,
+    to_draw: bool = False,
 ) -> tuple[Agent, Experience]:
     """The agent of a run folder, on the CPU and in evaluation mode, and the data that its ``config.yaml`` describes.
 
@@ -34,10 +35,11 @@ def load_run(
         environments: how many; as in training if None.
         trust_code: build whatever the run's ``config.yaml`` names, such as a task of somebody's own. Without it only
             classes of this package and of ``encoders`` are, and the tasks of dm_control and Gymnasium.
+        to_draw: only if its model has a decoder.
 
     Raises:
-        UserError: the folder holds no run, or one that names other code and is not trusted; or the checkpoint is
-            missing, damaged or of another configuration.
+        UserError: the folder holds no run, or one that names other code and is not trusted, or that has no decoder and
+            is to be drawn; or the checkpoint is missing, damaged or of another configuration.
     """
     run = RunFolder(folder)
     held = run.read_config()
@@ -50,6 +52,8 @@ def load_run(
     data.seed = settings.config.seed
     try:
         agent = settings.agent(data.action)
+        if to_draw:
+            agent.world_model.check_draws()
         agent.load_state_dict(mean_weights(state))
     except UserError:
         data.close()

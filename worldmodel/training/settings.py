@@ -130,7 +130,8 @@ class Settings:
         model = agent.eval().world_model
         try:
             model.embed(image)
-            model.decoder.pixels(image)
+            if model.draws:
+                model.decoder.pixels(image)
         except ValueError as cause:
             raise UserError(f"data.size is {size}, which the model does not take: {one_line(cause)}") from cause
         agent.train()
