@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.insight.player.conftest import CHOICES, make_session, served
+from tests.insight.player.conftest import CHOICES, make_session, parted, served
+from worldmodel.insight.player.replayable import Recorded
+from worldmodel.insight.player.session import Frame, PlayerSession
+from worldmodel.types import ActionSpec
 
 ROOT = ".wm-player"
 PICTURE = "name => document.querySelector(`.wm-${name}`).toDataURL()"
@@ -89,6 +93,87 @@ def test_everything_fits_and_the_focus_is_seen(page: Any) -> None:
         unnamed = "[...document.querySelectorAll('button, input, select')].filter(x => !x.labels?.length && "
         unnamed += "!x.ariaLabel && !x.innerText.trim() && !x.title).length"
         assert page.evaluate(unnamed) == 0
+
+
+def test_a_tap_of_40_ms_is_an_action(page: Any) -> None:
+    taken: list[float] = []
+
+    class Told(PlayerSession):
+        def step(self, action: Any = None) -> Frame:
+            taken.append(action[0])
+            return super().step(action)
+
+    def make() -> PlayerSession:
+        session = make_session()
+        session.__class__ = Told
+        return session
+
+    with served(make) as address:
+        opened(page, address)
+        page.keyboard.press(" ")
+        until(page, "data.step >= 2")
+        for tap in range(6):
+            page.keyboard.press("d", delay=40)
+            page.wait_for_timeout(210 + 17 * tap)  # at other moments between two steps
+        page.keyboard.press(" ")
+        at = step(page)
+        page.keyboard.press("a", delay=40)  # also while it is paused
+        page.keyboard.press(".")
+        until(page, f"data.step >= {at + 1}")
+        page.keyboard.press(".")
+        until(page, f"data.step >= {at + 2}")
+    assert taken.count(1) == 6 and taken[-2:] == [-1, 0]
+
+
+def test_many_numbers_come_in_groups_for_the_keys(page: Any) -> None:
+    def make() -> PlayerSession:
+        records, size = 8, 38
+        rows = [(0, 255, (records, 3, 16, 16), np.uint8), (0, 1, (records, size), np.float32)]
+        image, action = (np.random.default_rng(0).uniform(a, b, shape).astype(kind) for a, b, shape, kind in rows)
+        episode = Recorded("one", image, action, np.zeros(records, np.float32))
+        return PlayerSession(parted(size), ActionSpec(size, False), [episode], name="runs/many: a task of 38")
+
+    with served(make) as address:
+        opened(page, address)
+        assert page.title().startswith("runs/many: a task of 38") and page.locator("[data-does='real']").is_enabled()
+        assert page.evaluate("document.documentElement.scrollHeight") == 800
+        shown = "[...document.querySelectorAll('input[data-action]')].filter(x => x.offsetParent)"
+        shown += ".map(x => +x.dataset.action)"
+        assert page.evaluate(shown) == [0, 1, 2, 3, 4, 5] and page.locator(".wm-group").count() == 8
+        page.keyboard.press("]")
+        page.keyboard.press("]")
+        assert page.evaluate(shown) == [12, 13, 14, 15, 16, 17]
+        page.locator("[data-action='14']").fill("0.5")
+        page.keyboard.press(" ")
+        page.locator("[data-group='6']").click()
+        assert page.evaluate(shown) == [36, 37]
+        page.keyboard.down("w")
+        for group, moved in ((2, "true"), (5, "false"), (6, "true")):
+            assert page.locator(f"[data-group='{group}']").get_attribute("data-moved") == moved
+        page.keyboard.press("0")
+        assert page.locator("[data-moved='true']").count() == 0
+        page.keyboard.press(".")
+        until(page, "data.who === 'me'")
+        assert not page.locator("[data-does='real']").is_enabled()  # no simulator runs here
+
+
+def test_the_real_frame_is_shown_again(page: Any) -> None:
+    with served() as address:
+        opened(page, address)
+        page.keyboard.down("d")
+        until(page, "data.step >= 5")
+        page.keyboard.up("d")
+        page.keyboard.press(" ")
+        page.wait_for_timeout(200)
+        dream, truth = (page.evaluate(PICTURE, name) for name in ("dream", "truth"))
+        page.keyboard.press("e")
+        until(page, "data.step == 0 && data.who === 'record'")
+        assert page.evaluate(PICTURE, "truth") == truth and page.evaluate(PICTURE, "dream") != dream
+        assert page.locator(".wm-trust").inner_text() == "A dream begins."
+        page.locator("[data-does='single']").click()
+        until(page, "data.step == 1")
+        page.locator("[data-does='real']").click()
+        until(page, "data.step == 0")
 
 
 def test_others_can_drive_and_a_slider_takes_over(page: Any) -> None:

@@ -72,12 +72,13 @@ class Player {
         part("", title("Dream", "what the model imagines"),
           picture(canvas("dream", "dream"), canvas("heat", "spread of the members")), this.legend),
         part("", title("Truth", "the simulator under the same actions"),
-          picture(canvas("truth", "truth"), this.gone)),
+          picture(canvas("truth", "truth"), this.gone), this.trust = make("p", { className: "wm-trust" })),
         this.controls(drivers),
-        part("", title("Uncertainty of the step", "multiples of the usual"), curve("uncertainty")),
-        part("", title("Reward of the step", ...colours), curve("reward")),
-        part("", title("Error of the dream by now", "% of the range of a pixel ", key(BLUE, "\u2501 expected, band of 90 %"), " ",
-          key("#8f6300", "\u254d true")), curve("drift"), this.trust = make("p", { className: "wm-note wm-trust" })),
+        part("wm-wide wm-curves",
+          part("", title("Uncertainty of the step", "\u00d7 usual"), curve("uncertainty")),
+          part("", title("Reward of the step", ...colours), curve("reward")),
+          part("", title("Error", "% of a pixel ", key(BLUE, "\u2501 expected"), " ", key("#8f6300", "\u254d true")),
+            curve("drift"))),
         this.starts()));
     if (name && this.root.closest(".wm-page")) document.title = `${name} \u2013 a dream to drive`;
     this.listen();
@@ -208,11 +209,12 @@ class Player {
   trusted({ step, judged, lost, behind }) {
     this.root.dataset.trusted = lost ? false : judged === null ? "unknown" : judged.trusted;
     this.dream.parentElement.style.outline = lost ? "4px solid #c62828" : "";
+    this.trust.dataset.lost = lost || Boolean(behind);
     this.trust.textContent = step === 0 ? "A dream begins."
-      : behind ? "Truth and dream have parted: the last picture that was seen is nearer to the truth by now."
-        : lost ? "Likely no better by now than the last picture that was seen: do not trust it."
-          : judged ? "Likely better than the last picture that was seen."
-            : "How wrong it is by now is not known: there is no calibration of these weights, or it ends here.";
+      : behind ? "Dream and truth have parted: the last picture that was seen is nearer to the truth."
+        : lost ? "The dream is likely no better by now than the last picture that was seen."
+          : judged ? "The dream is likely better than the last picture that was seen."
+            : "How wrong the dream is by now is not known: there is no calibration of these weights, or it ends here.";
   }
 
   tell(step, who) {
