@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from worldmodel.model.world_model import WorldModel as WorldModel
     from worldmodel.training.agent import Agent as Agent
     from worldmodel.training.api import train as train
+    from worldmodel.training.calibrating import load_caution as load_caution
     from worldmodel.training.calibrating import load_trust as load_trust
     from worldmodel.training.data import open_replay as open_replay
     from worldmodel.training.loading import evaluations as evaluations
@@ -104,6 +105,7 @@ _WHERE = {
     "following": "control.imagine",
     "imagine": "control.imagine",
     "load": "training.loading:load_run",
+    "load_caution": "training.calibrating",
     "load_trust": "training.calibrating",
     "make_env": "experience.environments:make_environment",
     "open_loop": "insight.rollouts",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import worldmodel as wm
 from tests.training.conftest import numbered, words
 from worldmodel.commands import imagine
 from worldmodel.errors import UserError
@@ -83,3 +86,24 @@ def test_sequences_overlap_and_keep_to_their_episode(tmp_path: Path) -> None:
     found = overlapping(numbered(tmp_path, (17, 2, 13)))
     assert found.reward[:, 0].tolist() == [*range(9), *range(200, 205)] and found.reward.shape == (14, 9)
     assert (found.reward // 100 == found.episode).all()
+
+
+def test_dreams_and_planners_take_a_runs_calibration(_calibrated: Path, tmp_path: Path) -> None:
+    assert wm.load_caution(_calibrated).reward_error(torch.ones(2, 3)).shape == (2, 3)
+    env = wm.DreamVectorEnv.from_run(_calibrated, 2, horizon=None, trust=True)
+    env.reset(seed=0)
+    horizon = load_trust(_calibrated, *_agent(_calibrated)).horizon
+    ends = [env.step(env.action_space.sample())[3].any() for _ in range(horizon + 1)]
+    assert any(ends)
+    other = tmp_path / "run"
+    shutil.copytree(_calibrated, other)
+    (other / "calibration.json").unlink()
+    for ask in (wm.load_caution, partial(wm.DreamVectorEnv.from_run, num_envs=2, trust=True)):
+        with pytest.raises(UserError, match=f"nothing is known .* worldmodel report --run {other} fits that"):
+            ask(other)
+
+
+def _agent(run: Path) -> tuple[Any, str]:
+    agent, data = load_run(run)
+    data.close()
+    return agent, TASK

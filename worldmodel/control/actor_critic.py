@@ -16,7 +16,7 @@ from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
 from worldmodel.control.returns import ReturnScale, lambda_return
 from worldmodel.control.truncation import NoTruncation, Truncation
-from worldmodel.control.uncertainty_weight import FixedWeight, UncertaintyWeight
+from worldmodel.control.uncertainty_weight import UncertaintyWeight, as_weight
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
@@ -95,8 +95,9 @@ class ActorCritic(nn.Module):
         horizon: imagined steps H, of an action each.
         starts: rollouts begin in this many of a batch's states, drawn at random (all if there are fewer).
         discount: per environment frame, so that how far the agent looks does not depend on the action repeat.
-        uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious.
-            Unless it is 0 the critic learns from imagination alone: real rewards hold no such bonus.
+        uncertainty_weight: added to the reward per unit of epistemic uncertainty; below 0 cautious, above 0 curious; or
+            an object that says what is added. Unless it is 0 the critic learns from imagination alone: real rewards
+            hold no such bonus.
         truncation: how far along a rollout the model is believed, in the returns and in the weights of the losses;
             always if None. With one the critic learns from imagination alone: real returns are not truncated.
 
@@ -129,8 +130,7 @@ class ActorCritic(nn.Module):
         self.objective, self.propagation = objective, propagation
         self.horizon, self.starts = horizon, starts
         self.discount = discount**action.repeat  # per step
-        given = uncertainty_weight
-        self.uncertainty_weight = given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
+        self.uncertainty_weight = as_weight(uncertainty_weight)
         self.truncation = truncation or NoTruncation()
         self.needs_uncertainty = self.uncertainty_weight.counts or not isinstance(self.truncation, NoTruncation)
 
@@ -188,7 +188,7 @@ class ActorCritic(nn.Module):
             reward, discount = path.reward, self.discount * path.cont
             worth = self.uncertainty_weight(path.uncertainty)
             if self.needs_uncertainty:
-                reward = reward + worth * path.uncertainty
+                reward = reward + self.uncertainty_weight.added(path.uncertainty, worth)
                 discount = discount * self.truncation(path.uncertainty)
             returns = lambda_return(reward, discount, value[:, 1:], self.critic.lam)  # (N, H)
         begins = alive.to(discount.dtype).unsqueeze(1)

@@ -13,7 +13,6 @@ from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Dynamics, Planner, Step
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.truncation import NoTruncation
 from worldmodel.model.world_model import Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
@@ -67,8 +66,7 @@ class Imitator(ActorCritic):
         In the model's eyes no plan is worse than that, unless the planner's dynamics draw their members at random.
         """
         planner = self.planner
-        uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
-        dynamics = LatentDynamics(world_model, self.critic, uncertainty=uncertainty)
+        dynamics = LatentDynamics(world_model, self.critic, uncertainty=planner.needs_uncertainty)
 
         def act(state: LatentState) -> Tensor:
             return self.actor.mode(state.feature)

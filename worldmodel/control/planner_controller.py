@@ -17,7 +17,6 @@ from worldmodel.control.dynamics import LatentDynamics
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.planners.base import Planner, bound
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.truncation import NoTruncation
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, LatentState, Plan
 
@@ -80,8 +79,7 @@ class PlannerController(Controller):
         self.critic = actor_critic.critic if actor_critic is not None and value else None
         self.proposals, self.noise, self.every, self.warm, self.elites = proposals, noise, every, warm, elites
         self.propagation = propagation
-        uncertainty = planner.uncertainty_weight != 0 or not isinstance(planner.truncation, NoTruncation)
-        self.dynamics = LatentDynamics(world_model, self.critic, propagation, uncertainty=uncertainty)
+        self.dynamics = LatentDynamics(world_model, self.critic, propagation, uncertainty=planner.needs_uncertainty)
         own = type(planner).__name__.removesuffix("Planner")
         self.label = label or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", own).lower()
 

@@ -1,4 +1,4 @@
-"""What uncertainty is worth to an actor. Legend: N rollouts, H horizon."""
+"""What uncertainty is worth to planners and actors. Legend: N rollouts, H horizon."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ class UncertaintyWeight(nn.Module, ABC):
     def forward(self, uncertainty: Tensor) -> Tensor:
         """The weight () to use now, without gradient, having taken in the uncertainty (N, H) of imagined rollouts."""
 
+    def price(self, uncertainty: Tensor) -> Tensor:
+        """What is added to the reward (N, H) of rollouts, whose first step is the first after what was seen."""
+        return self.added(uncertainty, self(uncertainty))
+
+    def added(self, uncertainty: Tensor, weight: Tensor) -> Tensor:
+        """The same (N, H), given what a call has just returned."""
+        return weight * uncertainty
+
 
 class FixedWeight(UncertaintyWeight):
     """Always ``value``."""
@@ -30,6 +38,11 @@ class FixedWeight(UncertaintyWeight):
 
     def forward(self, uncertainty: Tensor) -> Tensor:
         return torch.full((), self.value, device=uncertainty.device)
+
+
+def as_weight(given: float | UncertaintyWeight) -> UncertaintyWeight:
+    """A number as the weight that always is that."""
+    return given if isinstance(given, UncertaintyWeight) else FixedWeight(given)
 
 
 class TunedWeight(UncertaintyWeight):

@@ -22,7 +22,11 @@ from worldmodel.dream.function_controller import FunctionController, Predict
 from worldmodel.dream.given import as_actions, as_mask, moved
 from worldmodel.dream.observation import OBSERVATIONS, DreamObservation, LatentFeature
 from worldmodel.dream.starts import posterior_starts
+from worldmodel.dream.trusting import check_caution, judged, with_price
 from worldmodel.errors import UserError
+from worldmodel.insight.caution import RewardErrorWeight
+from worldmodel.insight.dream_judge import DreamJudge
+from worldmodel.insight.trust import Trust
 from worldmodel.types import ActionSpec
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class DreamVectorEnv(VectorEnv):
     A step's observation, reward, termination and infos are of the state that its action led to. A dream terminates
     where the continue head says so. It is truncated by ``horizon``, and where the model is no longer believed: where
     the product of what ``truncation`` makes of its steps' uncertainty falls below one half (``AtLimit``: at the first
-    step above the limit).
+    step above the limit). With ``trust`` it is truncated where it is likely worse than if the last picture stayed.
 
     ``infos`` of a step, each (N,) and beside it under ``_name`` the mask of the dreams that it is there for:
 
@@ -43,6 +47,8 @@ class DreamVectorEnv(VectorEnv):
     - ``cont``: probability that the state is not terminal
     - ``imagined_reward``: without what uncertainty is worth
     - ``uncertain``: truncated because the model is not believed
+    - ``trusted``, ``expected_error``, ``expected_reward_error``, with ``trust``: False where trust has ended, and the
+      dream with it; the errors in pixels and in reward to be expected by now
     - ``is_first``: the observation begins a dream. No step led there; in mode NEXT_STEP the reward of it is 0
 
     Autoreset is Gymnasium's: with NEXT_STEP the step after the last ignores its action and begins the next dream; with
@@ -55,14 +61,17 @@ class DreamVectorEnv(VectorEnv):
         observation: what is seen of them; the latent feature if None.
         horizon: steps, at most; None for dreams that only end otherwise.
         autoreset_mode: what comes after an end; also by Gymnasium's name of it, such as ``SameStep``.
-        uncertainty_weight: what a unit of uncertainty adds to the reward; below 0 cautious, above 0 curious.
+        uncertainty_weight: what a unit of uncertainty adds to the reward; below 0 cautious, above 0 curious. With
+            ``trust`` also a ``RewardErrorWeight``, for a unit of the reward's expected error.
         truncation: how far along a dream the model is believed; always if None.
         continue_threshold: a dream terminates where ``cont`` is below; if None, with probability 1 - ``cont``.
         tensors: give torch tensors on the model's device, in infos too, instead of numpy arrays. Actions may be either.
+        trust: the model's calibration: members and draws are then carried beside every dream, which costs several times
+            as much.
 
     Raises:
         ValueError: the horizon is below 1, the threshold no probability, or the dreams do not measure the uncertainty
-            that is asked for.
+            that is asked for; or what only ``trust`` can say is asked for without it.
     """
 
     def __init__(
@@ -73,18 +82,19 @@ class DreamVectorEnv(VectorEnv):
         observation: DreamObservation | None = None,
         horizon: int | None = 50,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | RewardErrorWeight = 0.0,
         truncation: Truncation | None = None,
         continue_threshold: float | None = 0.5,
         tensors: bool = False,
+        trust: Trust | None = None,
     ) -> None:
         if horizon is not None and horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         if continue_threshold is not None and not 0 <= continue_threshold <= 1:
             raise ValueError(f"continue_threshold is a probability, got {continue_threshold}")
         self.truncation = truncation or NoTruncation()
-        if not dreams.uncertainty and (uncertainty_weight or not isinstance(self.truncation, NoTruncation)):
-            raise ValueError("uncertainty_weight and truncation want dreams that measure their uncertainty")
+        check_caution(dreams, uncertainty_weight, self.truncation, trust)
+        self._judge = None if trust is None else DreamJudge(dreams.world_model, trust)
         self.dreams, self.action, self.observation = dreams, action, observation or LatentFeature()
         self.horizon, self.autoreset_mode = horizon, AutoresetMode(autoreset_mode)
         self.uncertainty_weight, self.continue_threshold, self.tensors = uncertainty_weight, continue_threshold, tensors
@@ -114,6 +124,7 @@ class DreamVectorEnv(VectorEnv):
         propagation: Propagation | None = None,
         mode: bool = False,
         uncertainty: bool = True,
+        trust: bool = False,
         trust_code: bool = False,
         **settings: Any,
     ) -> DreamVectorEnv:
@@ -130,14 +141,16 @@ class DreamVectorEnv(VectorEnv):
             propagation: which member each step follows; another at each step (TS1) if None.
             mode: take the most likely latents instead of draws.
             uncertainty: measure the uncertainty of every step.
+            trust: end a dream where the run's ``calibration.json`` says that it is likely worse than the last picture.
             trust_code: build whatever the run's ``config.yaml`` names; see ``wm.load``.
             settings: as the constructor's: ``horizon``, ``autoreset_mode``, ``uncertainty_weight``, ``truncation``,
                 ``continue_threshold``, ``tensors``.
 
         Raises:
             UserError: the folder holds no run, or one that is not trusted, or no records; or there is no such
-                observation or device.
+                observation or device, or no calibration of these weights.
         """
+        from worldmodel.training.calibrating import load_trust
         from worldmodel.training.data import open_replay  # with Lightning, which dreams themselves do without
         from worldmodel.training.loading import load_run
 
@@ -147,12 +160,13 @@ class DreamVectorEnv(VectorEnv):
             observation = OBSERVATIONS[observation]()
         agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
         try:
+            known = load_trust(run, agent, data.task) if trust else None
             model = moved(agent.world_model, device)
             began = posterior_starts(model, open_replay(run, data), starts, context=context)
         finally:
             data.close()
         dreams = Dreams(model, began, num_envs, propagation=propagation or TS1(), mode=mode, uncertainty=uncertainty)
-        return cls(dreams, agent.action, observation=observation, **settings)
+        return cls(dreams, agent.action, observation=observation, trust=known, **settings)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin all dreams, or those of a mask.
@@ -191,14 +205,17 @@ class DreamVectorEnv(VectorEnv):
         if self.autoreset_mode is AutoresetMode.DISABLED and over.any():
             ended = over.nonzero().squeeze(1).tolist()
             raise ResetNeeded(f'dreams {ended} have ended: reset(options={{"reset_mask": ...}}) before the next step')
-        step = self.dreams.step(as_actions(actions, self.num_envs, self.action, self.dreams.device))
+        action = as_actions(actions, self.num_envs, self.action, self.dreams.device)
+        step = self.dreams.step(action)
         self._steps = self._steps + 1
         self._belief = self._belief * self.truncation(step.uncertainty.unsqueeze(1)).squeeze(1)
         uncertain, terminated = self._belief < 0.5, self._terminates(step.cont)
         truncated = uncertain if self.horizon is None else uncertain | (self._steps >= self.horizon)
-        reward = step.reward + self.uncertainty_weight * step.uncertainty
+        known = judged(self._judge, self.dreams, action)
+        truncated = truncated | ~known.get("trusted", ~truncated)
+        reward = with_price(step, self.uncertainty_weight, known)
         of_step = {"cont": step.cont, "imagined_reward": step.reward, "uncertain": uncertain}
-        of_step |= {"uncertainty": step.uncertainty} if self.dreams.uncertainty else {}
+        of_step |= known | ({"uncertainty": step.uncertainty} if self.dreams.uncertainty else {})
         if over.any():  # their last step was the one before: this one begins anew
             reward = reward.masked_fill(over, 0)
             terminated, truncated = terminated & ~over, truncated & ~over
@@ -242,6 +259,8 @@ class DreamVectorEnv(VectorEnv):
         self.dreams.begin(which)
         self._steps, self._belief = self._steps.masked_fill(which, 0), self._belief.masked_fill(which, 1)
         self._ended = self._ended & ~which
+        if self._judge is not None:
+            self._judge.begin(self.dreams.state, which)
 
     def _terminates(self, cont: Tensor) -> Tensor:
         return cont < (self.dreams.uniform() if self.continue_threshold is None else self.continue_threshold)

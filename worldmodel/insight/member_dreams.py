@@ -60,8 +60,8 @@ class MemberDreams:
             which: (N,) bool, those that begin; all if None.
         """
         n, rollouts, before = len(state.deter), self._members * _DRAWS, self._beside
-        if before is None or which is None:
-            self._count = 0
+        if which is None or which.all():
+            self._count, before = 0, None
         drawn = state.map(lambda x: repeat(x, "n ... -> n r ...", r=rollouts))
         with self._own_draws():  # for the beginning is not known for certain
             drawn = drawn._replace(stoch=self._world_model.latents.sample(drawn.params))
@@ -76,7 +76,7 @@ class MemberDreams:
             so_far=new(n),
             best=new(n) - torch.inf,
         )
-        self._beside = fresh if before is None or which is None else _merged(which, fresh, before)
+        self._beside = fresh if which is None or before is None else _merged(which, fresh, before)
 
     @torch.no_grad()
     def step(self, state: LatentState, action: Tensor) -> Clues:

@@ -14,6 +14,7 @@ from worldmodel.control.controller import ActorController, Controller, LatentPol
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, RandomPolicy
 from worldmodel.experience.replay import Replay
+from worldmodel.insight.caution import Caution
 from worldmodel.insight.clues import Judged, judged, weights_digest
 from worldmodel.insight.trust import Clues, Origin, Trust, fit_trust
 from worldmodel.insight.verify import Verified, verify_by_episode
@@ -108,6 +109,22 @@ def load_trust(folder: Path | str, agent: Agent, task: str) -> Trust:
     trust = Trust.from_json(path.read_text())
     trust.check(task, weights_digest(agent.world_model), agent.updates)
     return trust
+
+
+def load_caution(folder: Path | str, checkpoint: str | Path | None = None, trust_code: bool = False) -> Caution:
+    """What a run's calibration gives to planners and actors: see ``Caution``.
+
+    Args:
+        folder: the run's.
+        checkpoint: whose weights it must be of; ``best.ckpt`` if None, or ``last.ckpt`` where there is no best.
+        trust_code: build whatever the run's ``config.yaml`` names; see ``wm.load``.
+
+    Raises:
+        UserError: there is no run, or no calibration, or it is of other weights or of another task.
+    """
+    agent, data = load_run(folder, checkpoint, environments=1, trust_code=trust_code)
+    data.close()
+    return Caution(load_trust(folder, agent, data.task))
 
 
 def acting(agent: Agent) -> Controller:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.control.truncation import NoTruncation, Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight, as_weight
 from worldmodel.types import ActionSpec, Plan, Trajectory
 
 
@@ -61,7 +62,8 @@ class Planner(ABC):
     Args:
         horizon: steps H that are looked ahead.
         discount: per step.
-        uncertainty_weight: added to the reward per unit of uncertainty; below 0 cautious, above 0 curious.
+        uncertainty_weight: added to the reward per unit of uncertainty; below 0 cautious, above 0 curious; or an object
+            that says what is added.
         truncation: how far along a rollout the dynamics are believed.
 
     Raises:
@@ -72,15 +74,16 @@ class Planner(ABC):
         self,
         horizon: int = 10,
         discount: float = 0.99,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"a planner's horizon must be at least 1, got {horizon}")
         if not 0 < discount <= 1:
             raise ValueError(f"a planner's discount must be in (0, 1], got {discount}")
-        self.horizon, self.discount, self.uncertainty_weight = horizon, discount, uncertainty_weight
+        self.horizon, self.discount, self.uncertainty_weight = horizon, discount, as_weight(uncertainty_weight)
         self.truncation = truncation or NoTruncation()
+        self.needs_uncertainty = self.uncertainty_weight.counts or not isinstance(self.truncation, NoTruncation)
 
     @abstractmethod
     def plan(
@@ -110,9 +113,9 @@ class Planner(ABC):
     def returns(self, dynamics: Dynamics, rollout: Trajectory[Tensor]) -> Tensor:
         """Discounted returns (M,) of rollouts, uncertainty weighed in, with the value of their last state.
 
-        sum_t alive_t (r_t + w u_t) + alive_H v(s_H), where alive_0 = 1, alive_{t+1} = alive_t discount cont_t trust_t.
+        sum_t alive_t (r_t + w(u)_t) + alive_H v(s_H), where alive_0 = 1, alive_{t+1} = alive_t discount cont_t trust_t.
         """
-        reward = rollout.reward + self.uncertainty_weight * rollout.uncertainty
+        reward = rollout.reward + self.uncertainty_weight.price(rollout.uncertainty)
         discount = self.discount * rollout.cont * self.truncation(rollout.uncertainty)  # (M, H)
         alive = torch.cat([torch.ones_like(discount[:, :1]), discount.cumprod(1)], 1)  # (M, H + 1)
         return (alive[:, :-1] * reward).sum(1) + alive[:, -1] * dynamics.value(rollout.state[:, -1])

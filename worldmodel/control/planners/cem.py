@@ -11,6 +11,7 @@ from torch import Tensor
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given, ranked
 from worldmodel.control.planners.noise import Noise
 from worldmodel.control.truncation import Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight
 from worldmodel.types import ActionSpec, Plan
 
 
@@ -41,7 +42,7 @@ class NormalSearch(Planner):
         self,
         horizon: int,
         discount: float,
-        uncertainty_weight: float,
+        uncertainty_weight: float | UncertaintyWeight,
         truncation: Truncation | None,
         candidates: int,
         iterations: int,
@@ -120,7 +121,7 @@ class CEM(NormalSearch):
         self,
         horizon: int = 10,
         discount: float = 0.99,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
         candidates: int = 64,
         elites: int = 8,

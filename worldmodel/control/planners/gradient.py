@@ -7,6 +7,7 @@ from torch import Tensor
 
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given, ranked
 from worldmodel.control.truncation import Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight
 from worldmodel.types import ActionSpec, Plan
 
 
@@ -32,7 +33,7 @@ class GradientPlanner(Planner):
         self,
         horizon: int = 10,
         discount: float = 0.99,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
         steps: int = 20,
         rate: float = 0.1,

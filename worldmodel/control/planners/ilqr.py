@@ -15,6 +15,7 @@ from torch.autograd import grad
 from worldmodel.control.planners.base import Dynamics, Planner, bound, given
 from worldmodel.control.planners.lqr import Quadratic, Regulator, lqr, times
 from worldmodel.control.truncation import Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight
 from worldmodel.types import ActionSpec, Plan, Trajectory
 
 FACTOR, LEAST, MOST = 2.0, 1e-6, 1e10  # how fast the damping changes, and between what
@@ -61,7 +62,7 @@ class ILQR(Planner):
         self,
         horizon: int = 10,
         discount: float = 0.99,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
         iterations: int = 10,
         regularisation: float = 1e-3,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from worldmodel.control.planners.cem import NormalSearch
 from worldmodel.control.truncation import Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight
 
 
 class MPPI(NormalSearch):
@@ -30,7 +31,7 @@ class MPPI(NormalSearch):
         self,
         horizon: int = 10,
         discount: float = 0.99,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | UncertaintyWeight = 0.0,
         truncation: Truncation | None = None,
         candidates: int = 64,
         iterations: int = 3,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
 
-from worldmodel.insight.member_dreams import MemberDreams
+from worldmodel.insight.dream_judge import DreamJudge
 from worldmodel.insight.trust import Trust
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState
-
-_LEVEL = 0.9
 
 
 class Judgement(NamedTuple):
@@ -24,7 +23,7 @@ class Judgement(NamedTuple):
 
 
 class Tracker:
-    """Carries every member's own dream beside the one that is driven.
+    """``DreamJudge`` of one dream.
 
     Args:
         world_model: who dreams.
@@ -32,25 +31,17 @@ class Tracker:
     """
 
     def __init__(self, world_model: WorldModel, trust: Trust) -> None:
-        self._beside, self._trust = MemberDreams(world_model), trust
-        self._step, self._trusted = 0, True
+        self._judge = DreamJudge(world_model, trust)
 
     def begin(self, state: LatentState) -> None:
         """A dream begins in a state (1, ...)."""
-        self._beside.begin(state)
-        self._step, self._trusted = 0, True
+        self._judge.begin(state)
 
     def step(self, state: LatentState, action: Tensor) -> Judgement | None:
         """The dream has come to ``state`` (1, ...) by ``action`` (1, A); None where the calibration ends.
 
         Trust that is lost does not come back.
         """
-        clues = self._beside.step(state, action)
-        self._step += 1
-        if self._step > self._trust.horizon:
-            return None
-        alone = self._trust.only(self._step)
-        expected = alone.expected(clues)
-        low, high = expected.band(_LEVEL)
-        self._trusted = self._trusted and bool(alone.trusted_steps(clues)[0])
-        return Judgement(float(low[0, 0]), float(high[0, 0]), float(expected.median[0, 0]), self._trusted)
+        found = self._judge.step(state, action)
+        low, high, median = (float(x[0]) for x in (found.low, found.high, found.median))
+        return None if math.isnan(median) else Judgement(low, high, median, bool(found.trusted[0]))

@@ -1,0 +1,130 @@
+"""Caution in units of error: what a calibration says of the uncertainty along a rollout, for planners and actors.
+
+Legend: M rollouts, H horizon. A rollout begins in a state that was filtered; beyond the steps that the calibration
+knows the last of them stands for all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.ranges import Finite, PositiveFloat
+from worldmodel.control.truncation import Truncation
+from worldmodel.control.uncertainty_weight import UncertaintyWeight
+from worldmodel.errors import UserError
+from worldmodel.insight.error_model import ALONG, PROBABILITIES, Clues, ErrorModel
+from worldmodel.insight.trust import Trust
+
+
+class RewardErrorWeight(UncertaintyWeight):
+    """``value`` times the error of the reward that is to be expected of each step, in units of reward.
+
+    At -1 a planner counts on the reward less its likely error. Where uncertainty says nothing of the error, as it may
+    late in a rollout, all plans cost the same, and caution costs nothing.
+
+    Args:
+        calibration: a run's ``calibration.json``, or what ``load_trust`` gives.
+        value: what a unit of expected error adds to the reward; below 0 cautious, above 0 curious.
+
+    Raises:
+        UserError: the file is none.
+    """
+
+    def __init__(self, calibration: str | Trust, value: Finite = -1.0) -> None:
+        super().__init__()
+        self.value, self.counts = value, value != 0
+        self.expected = _Expected(_along(calibration).models["reward"], 0.5)
+
+    def forward(self, uncertainty: Tensor) -> Tensor:
+        """What a unit of uncertainty is worth on average, ()."""
+        with torch.no_grad():
+            return self.value * self.expected(uncertainty).mean() / uncertainty.mean().clamp_min(1e-8)
+
+    def added(self, uncertainty: Tensor, weight: Tensor) -> Tensor:
+        return self.value * self.expected(uncertainty)
+
+
+class AtTrustHorizon(Truncation):
+    """Up to the step at which the dream is likely worse than if the last picture stayed: see ``Trust.trusted_steps``.
+
+    Args:
+        calibration: a run's ``calibration.json``, or what ``load_trust`` gives.
+        threshold: an error in pixels instead, in (0, 1]: up to the step at which one of ten dreams is worse.
+
+    Raises:
+        UserError: the file is none.
+    """
+
+    def __init__(self, calibration: str | Trust, threshold: PositiveFloat | None = None) -> None:
+        along = _along(calibration)
+        self.threshold, self.limit = threshold, along.limit
+        self._likely = _Expected(along.models["pixels"], 0.5)
+        self._still = _Expected(along.models["still"], 0.5)
+        self._most = _Expected(along.models["pixels"], 0.9)
+
+    def __call__(self, uncertainty: Tensor) -> Tensor:
+        if self.threshold is not None:
+            trusted = self._most.to(uncertainty.device)(uncertainty) <= self.threshold
+        else:
+            likely, still = (x.to(uncertainty.device)(uncertainty) for x in (self._likely, self._still))
+            trusted = likely < self.limit * still
+        return trusted.to(uncertainty.dtype)
+
+
+class Caution(NamedTuple):
+    """What a run's calibration is worth to whoever plans or learns in its model."""
+
+    trust: Trust
+
+    def weight(self, value: float = -1.0) -> RewardErrorWeight:
+        """For ``uncertainty_weight`` of planners, actors and dreams."""
+        return RewardErrorWeight(self.trust, value)
+
+    def truncation(self, threshold: float | None = None) -> AtTrustHorizon:
+        """For ``truncation`` of planners and actors."""
+        return AtTrustHorizon(self.trust, threshold)
+
+    def reward_error(self, uncertainty: Tensor) -> Tensor:
+        """The error of the reward to be expected (M, H) of rollouts of this uncertainty (M, H)."""
+        return self.weight(1.0).price(uncertainty)
+
+
+class _Expected(nn.Module):
+    """An ``ErrorModel`` of the uncertainty along rollouts (M, H), at one of its probabilities, with gradients."""
+
+    bias: Tensor  # (H,)
+    weight: Tensor  # (H, 2)
+    floor: Tensor  # (2,)
+
+    def __init__(self, model: ErrorModel, probability: float) -> None:
+        super().__init__()
+        columns = [Clues._fields.index(name) for name in ALONG]
+        ratio = model.ratio[:, PROBABILITIES.index(probability)]  # (H,), not finite where nothing is known
+        known = np.maximum.accumulate(np.where(np.isfinite(ratio), np.arange(len(ratio)), -1))
+        if known.max(initial=-1) < 0:
+            raise UserError("the calibration knows nothing of this error: worldmodel report fits it again")
+        known = np.where(known < 0, np.isfinite(ratio).argmax(), known)
+        bias = model.bias[known] + np.log(np.maximum(ratio[known], 1e-12))
+        for name, x in (("bias", bias), ("weight", model.weight[known][:, columns]), ("floor", model.floor[columns])):
+            self.register_buffer(name, torch.from_numpy(x).float(), persistent=False)
+
+    def forward(self, uncertainty: Tensor) -> Tensor:
+        step = torch.arange(uncertainty.shape[1], device=uncertainty.device).clamp(max=len(self.bias) - 1)
+        clues = torch.stack([uncertainty, uncertainty.cumsum(1)], -1).clamp_min(0)  # as ``ALONG`` has them
+        return (self.bias[step] + (self.weight[step] * (clues + self.floor).log()).sum(-1)).exp()
+
+
+def _along(calibration: str | Trust) -> Trust:
+    if not isinstance(calibration, Trust):
+        path = Path(calibration)
+        if not path.is_file():
+            raise UserError(f"there is no calibration {path}: worldmodel report fits a run's")
+        calibration = Trust.from_json(path.read_text())
+    if calibration.along is None:
+        raise UserError("the calibration says nothing of uncertainty along a rollout: worldmodel report fits it again")
+    return calibration.along
