@@ -160,9 +160,11 @@ class WorldModel(nn.Module):
         posterior = self.observe(batch)
         feature = posterior.state.feature  # (B, T, F)
         dynamics, representation, kl = self._kl(posterior, batch.episode)
+        known = ~batch.reward.isnan()  # data of others may hold none
+        reward = self.reward.loss(feature, torch.where(known, batch.reward, 0.0))
         losses = {
             "reconstruction": self._reconstruction(feature, batch.image),
-            "reward": self.reward.loss(feature, batch.reward),
+            "reward": torch.where(known, reward, 0.0),
             "cont": self.cont.loss(feature, batch.is_terminal),
             "dynamics": dynamics,
             "representation": representation,
