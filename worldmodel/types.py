@@ -37,7 +37,7 @@ class SequenceBatch(NamedTuple):
 
     image: Tensor  # (B, T, 3, H, W) uint8
     action: Tensor  # (B, T, A) float32
-    reward: Tensor  # (B, T) float32
+    reward: Tensor  # (B, T) float32, NaN where nobody knows it
     is_first: Tensor  # (B, T) bool
     is_terminal: Tensor  # (B, T) bool
     episode: Tensor  # (B, T) int64

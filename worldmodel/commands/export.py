@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldmodel.commands.program import write_program
 from worldmodel.errors import UserError
+from worldmodel.experience.imported import NAME
 from worldmodel.experience.records import stored_features, stored_shapes
 from worldmodel.experience.replay import Replay
 from worldmodel.training.average import mean_weights
@@ -67,6 +68,8 @@ def export(
     for path in (source.config, source.evaluations, source.validations, *calibrations):
         if source.inside(path).exists():
             _copy(path, target.path / path.relative_to(source.path))
+    if (imported := source.path / "replay" / NAME).exists():
+        _copy(source.inside(imported), target.path / "replay" / NAME)
     copied = _copy_episodes(shard(source.path, 0), shard(target.path, 0), episodes)
     size = sum(path.stat().st_size for path in target.path.rglob("*") if path.is_file())
     print(f"wrote {out}: {size / 1e6:.1f} MB, {copied} episodes")
@@ -75,7 +78,7 @@ def export(
 def _write_program(run: str, checkpoint: str | None, path: Path, trust_code: bool) -> None:
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
     try:
-        told = write_program(agent, data.environments.image_shape, path)
+        told = write_program(agent, data.image_shape, path)
     finally:
         data.close()
     print(f"wrote {path}: {told}")

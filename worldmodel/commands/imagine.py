@@ -87,6 +87,7 @@ def imagine(
     other = read_policy(policy, trust_code) if policy and policy != "actor" else None
     agent, data = load_run(run, checkpoint, environments=sequences, trust_code=trust_code, to_draw=True)
     try:
+        task = data.needed_task()
         with own_randomness(seed):
             own = _controller(agent, ActorController if agent.actor_critic is not None else agent.collect_with)
             imagining = (_controller(agent, other) if other else own) if policy else None
@@ -101,7 +102,7 @@ def imagine(
             )  # fmt: skip
     finally:
         data.close()
-    write(Path(out), _expected(Path(run), agent, data.task, found))
+    write(Path(out), _expected(Path(run), agent, task, found))
     print(f"wrote {out}")
 
 

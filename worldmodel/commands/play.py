@@ -70,17 +70,18 @@ def sessions(
     """
     make_planner = None if policy is None else read_policy(policy, trust_code)
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code, to_draw=True)
+    task = data.needed_task()
     data.close()
     trust: Trust | None = None
     try:
-        trust = load_trust(Path(run), agent, data.task)
+        trust = load_trust(Path(run), agent, task)
     except UserError as cause:
         print(cause, flush=True)
     controllers: dict[str, Controller] = {"planner": _planner(agent, make_planner, policy)}
     if agent.actor_critic is not None:
         controllers = {"actor": agent.controller(False, ActorController)} | controllers
     episodes = _record(data, controllers, seed)
-    name = f"{Path(run).name}: {data.task}"
+    name = f"{Path(run).name}: {task}"
 
     def make() -> PlayerSession:
         real = _replayable(data, seed)
@@ -114,7 +115,7 @@ def _planner(agent: Agent, make: MakeController | None, path: str | None) -> Pla
 
 
 def _replayable(data: Experience, seed: int) -> ReplayableEnv:
-    return ReplayableEnv(InProcess(data.task, 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
+    return ReplayableEnv(InProcess(data.needed_task(), 1, seed_for(data.seed + seed, 0, "player"), **data.settings))
 
 
 def _record(data: Experience, controllers: Mapping[str, Controller], seed: int) -> list[Recorded]:

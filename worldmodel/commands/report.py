@@ -68,6 +68,7 @@ def report(
     used = Path(checkpoint) if checkpoint else folder.weights
     # with more environments short episodes would be favoured
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code, to_draw=True)
+    task = data.needed_task()
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
     held = _collected(agent, data, episodes, seed=seed, context=context, horizon=horizon)
     fit = held.batch.episode[:, 0] % 2 == 0
@@ -86,7 +87,7 @@ def report(
     metrics, state = folder.read_metrics(), load_checkpoint(used)
     acted = (held.who, held.earned[:half], held.earned[half:])
     sections = [
-        summary(used, state, found.calibration, task=data.task, acted=acted, aurocs=found.aurocs),
+        summary(used, state, found.calibration, task=task, acted=acted, aurocs=found.aurocs),
         about(agent, data, folder=folder, checkpoint=used, more=held_out),
         cost(agent, used, metrics),
         learning(folder, metrics, agent.updates, data.frames),
@@ -98,7 +99,7 @@ def report(
         meanings(),
     ]
     path = Path(out) if out else folder.path / "report.html"
-    given = {"task": data.task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
+    given = {"task": task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
     given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
     rows = table_rows(found.calibration, found.aurocs, **given)
     rows += [] if held.verified is None else held.verified.rows(**given)
@@ -143,7 +144,7 @@ def _collected(agent: Agent, data: Experience, episodes: int, *, seed: int, cont
     try:
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
             replay = collect_held_out(data, acts, Path(directory), episodes)
-            trust, verified = _fitted(agent, data.task, replay)
+            trust, verified = _fitted(agent, data.needed_task(), replay)
             return _Collected(acts.name, windows(replay, context, horizon), returns(replay), trust, verified=verified)
     finally:
         data.close()

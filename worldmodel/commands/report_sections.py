@@ -29,7 +29,7 @@ def about(agent: Agent, data: Experience, folder: RunFolder, checkpoint: Path, m
     """Which model this is, and all its settings."""
     transition = agent.world_model.rssm.transition
     facts: dict[str, str | float] = {
-        "task": data.task,
+        "task": data.needed_task(),
         "transition": f"{type(transition).__name__}, K = {transition.members}",
         "latents": type(agent.world_model.latents).__name__,
         "weights": checkpoint.name,

@@ -224,7 +224,8 @@ class ActorCritic(nn.Module):
             flat = value.flatten().index_put((chosen,), imagined[:, 0])
             value = flat.view_as(value)
         # an episode that ends by time limit goes on in truth: its last record bootstraps from its own value
-        follows = ~batch.is_first[:, 1:]
+        # past a reward that nobody knows no return is known, and where an episode begins there is none
+        follows = ~(batch.is_first | batch.reward.isnan())[:, 1:]
         discount = self.discount * (~batch.is_terminal[:, 1:]).float() * follows
         reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])
         returns = lambda_return(reward, discount, value[:, 1:], self.critic.lam)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from worldmodel.control.controller import random_action
+from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments, EnvStep
 from worldmodel.types import ActionSpec, Observation
@@ -212,6 +213,22 @@ class Collector:
             steps + (not step.is_first[index]),
             False,
         )
+
+
+class IdleCollector:
+    """Collects nothing, where what is there is all there is to learn from."""
+
+    frames = steps = episodes = 0
+
+    def collect(self, policy: Policy, steps: int) -> list[EpisodeSummary]:
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise UserError("the checkpoint is of a run that collects: it does not go on without its environments")
 
 
 def run_episodes(

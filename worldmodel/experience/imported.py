@@ -19,7 +19,7 @@ from worldmodel.experience.formats.base import ForeignEpisode, Format
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.spaces import picture_of
 
-_NAME = "imported.json"  # in the folder of a replay's shards
+NAME = "imported.json"  # in the folder of a replay's shards
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Imported:
         Raises:
             UserError: the disk is full.
         """
-        write_durably(replay / _NAME, json.dumps(asdict(self) | {"scale": self.scale._asdict()}, indent=1).encode())
+        write_durably(replay / NAME, json.dumps(asdict(self) | {"scale": self.scale._asdict()}, indent=1).encode())
 
 
 def read_imported(run: Path | str) -> Imported | None:
@@ -51,7 +51,7 @@ def read_imported(run: Path | str) -> Imported | None:
     Raises:
         UserError: what it says cannot be read.
     """
-    path = Path(run) / "replay" / _NAME
+    path = Path(run) / "replay" / NAME
     if not path.exists():
         return None
     try:

@@ -202,9 +202,11 @@ class WorldModel(nn.Module):
         feature = posterior.state.feature  # (B, T, F)
         dynamics, representation, kl = self._kl(posterior, batch.episode)
         looked_at = feature if self.representation is None else feature.detach()
+        known = ~batch.reward.isnan()  # data of others may hold none
+        reward = self.reward.loss(feature, torch.where(known, batch.reward, 0.0))
         losses = {
             "reconstruction": self._reconstruction(looked_at, batch.image),
-            "reward": self.reward.loss(feature, batch.reward),
+            "reward": torch.where(known, reward, 0.0),
             "cont": self.cont.loss(feature, batch.is_terminal),
             "dynamics": dynamics,
             "representation": representation,

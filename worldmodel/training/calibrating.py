@@ -56,7 +56,9 @@ def calibrated(folder: Path, episodes: int) -> str:
         agent, data = load_run(folder, environments=1, trust_code=True, to_draw=True)  # it has just been trained here
         try:
             with own_randomness(0), tempfile.TemporaryDirectory() as directory:
-                dreams = judge(agent, data.task, collect_held_out(data, acting(agent), Path(directory), episodes))
+                dreams = judge(
+                    agent, data.needed_task(), collect_held_out(data, acting(agent), Path(directory), episodes)
+                )
         finally:
             data.close()
         trust = dreams.fit()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from encoders.ranges import PositiveInt, Range, Side
 from worldmodel.errors import UserError
+from worldmodel.experience.imported import Imported, read_imported
 from worldmodel.experience.rendering import Cameras, Quality
 from worldmodel.experience.replay import Features, Replay, stored_features
 from worldmodel.experience.vector import Environments, InProcess, Workers
@@ -15,17 +16,21 @@ from worldmodel.training.agent import Agent
 from worldmodel.training.randomness import seed_for
 from worldmodel.types import ActionSpec
 
+_EVALUATED = 4  # environments to evaluate in, where none is collected from
+
 
 class Experience:
     """Where real experience comes from and how it is kept. Environments are made when they are first asked for.
 
-    ``seed`` and ``rank``, from which their seeds derive, are set before that. ``frames`` counts those that a loaded
-    checkpoint had seen, action repeat included, on all ranks.
+    ``seed`` and ``rank``, from which their seeds derive, and the run's ``folder`` are set before that. ``frames``
+    counts those that a loaded checkpoint had seen, action repeat included, on all ranks.
 
     Args:
-        task: a dm_control task (``cartpole_swingup``), a Gymnasium id, or a factory ``package.module:callable``.
+        task: a dm_control task (``cartpole_swingup``), a Gymnasium id, or a factory ``package.module:callable``; null
+            for none, where there is but data.
         action_repeat: environment frames per action.
-        num_envs: environments on each rank.
+        num_envs: environments on each rank; null to collect from none: what was imported is all there is to learn from,
+            and a task, if there is one, is evaluated in.
         workers: step environments in processes of their own rather than in this one (for more than two cores).
         size: side of the rendered image in pixels.
         camera: camera of a dm_control task, its own choice if None; a list puts the views of several side by side.
@@ -39,14 +44,15 @@ class Experience:
             makes of it. Updates are the same, and faster.
 
     Raises:
-        UserError: a batch is longer than the replay, or larger than the machine's memory.
+        UserError: a batch is longer than the replay, or larger than the machine's memory, or there is nothing to
+            collect from.
     """
 
     def __init__(
         self,
-        task: str = "cartpole_balance",
+        task: str | None = "cartpole_balance",
         action_repeat: PositiveInt = 2,
-        num_envs: Annotated[int, Range(least=1, most=4096)] = 4,
+        num_envs: Annotated[int, Range(least=1, most=4096)] | None = 4,
         workers: bool = False,
         size: Side = 64,
         camera: Cameras = None,
@@ -67,7 +73,10 @@ class Experience:
                 f"the images of a batch (data.batch {batch:,}, data.length {length:,}, data.size {size}) take "
                 f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}: lower one of them"
             )
-        self.task, self.num_envs, self.workers, self.capacity = task, num_envs, workers, capacity
+        if task is None and num_envs is not None:
+            raise UserError("without data.task there is nothing to collect from: --offline learns from imported data")
+        self.task, self.workers, self.capacity = task, workers, capacity
+        self.offline, self.num_envs = num_envs is None, num_envs or _EVALUATED
         self.settings: dict[str, Any] = {
             "size": size,
             "action_repeat": action_repeat,
@@ -77,6 +86,7 @@ class Experience:
         self.episode_frames = episode_frames
         self.batch, self.length, self.store_features = batch, length, store_features
         self.seed = self.rank = self.frames = 0
+        self.folder: Path | None = None
         self._made: dict[str, Environments] = {}
 
     @property
@@ -86,8 +96,35 @@ class Experience:
 
     @property
     def action(self) -> ActionSpec:
-        """What an action of the task is."""
-        return self.environments.action
+        """What an action of the task, or of the imported data, is."""
+        if not self.offline:
+            return self.environments.action
+        scale = self.imported.scale
+        return ActionSpec(scale.size, scale.discrete, self.settings["action_repeat"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of what is seen."""
+        return self.imported.image_shape if self.offline else self.environments.image_shape
+
+    @property
+    def imported(self) -> Imported:
+        """What the run's folder holds of data from elsewhere.
+
+        Raises:
+            UserError: nothing, or images of another size.
+        """
+        held = None if self.folder is None else read_imported(self.folder)
+        if held is None:
+            raise UserError(
+                f"{self.folder} holds no data to learn from: worldmodel import FORMAT PATH --run {self.folder} first"
+            )
+        if held.image_shape[1] != self.settings["size"]:
+            size = held.image_shape[1]
+            raise UserError(
+                f"data.size is {self.settings['size']}, and {self.folder} has images of {size}: keep them alike"
+            )
+        return held
 
     def held_out(self, purpose: str) -> Environments:
         """Environments whose episodes begin as no others do; the same ones at the next call.
@@ -95,6 +132,9 @@ class Experience:
         Args:
             purpose: ``evaluation`` as training goes on, by which the best weights are chosen; ``report`` for returns
                 that are reported.
+
+        Raises:
+            UserError: there is no task, or its actions or images are not those of the imported data.
         """
         if purpose not in self._made:
             limit = self.episode_frames if purpose == "environments" else None
@@ -103,12 +143,15 @@ class Experience:
 
     def open_replay(self, folder: Path | str, features: Features | None) -> Replay:
         """This rank's part of a run folder's replay, which stores these features."""
+        return self._replay(shard(folder, 0 if self.offline else self.rank), self.rank, features)
+
+    def _replay(self, directory: Path, rank: int, features: Features | None) -> Replay:
         return Replay(
-            shard(folder, self.rank),
-            image_shape=self.environments.image_shape,
+            directory,
+            image_shape=self.image_shape,
             action_size=self.action.size,
-            capacity=self.capacity,
-            seed=seed_for(self.seed, self.rank, "replay"),
+            capacity=max(self.capacity, self.imported.records) if self.offline else self.capacity,
+            seed=seed_for(self.seed, rank, "replay"),
             features=features,
         )
 
@@ -120,9 +163,32 @@ class Experience:
 
     def _make(self, seed: int, episode_frames: int | None) -> Environments:
         settings = {**self.settings, "episode_frames": episode_frames}
+        task = self.needed_task()
         if self.workers:
-            return Workers(self.task, self.num_envs, seed, first_core=self.rank * self.num_envs, **settings)
-        return InProcess(self.task, self.num_envs, seed, **settings)
+            made: Environments = Workers(task, self.num_envs, seed, first_core=self.rank * self.num_envs, **settings)
+        else:
+            made = InProcess(task, self.num_envs, seed, **settings)
+        if self.offline and (made.action[:2] != self.action[:2] or made.image_shape != self.image_shape):
+            made.close()
+            raise UserError(
+                f"{task} takes {_said(made.action)} and shows {made.image_shape}, and the data in {self.folder} has "
+                f"{_said(self.action)} and {self.image_shape}: name the task that it is of, or none"
+            )
+        return made
+
+    def needed_task(self) -> str:
+        """The task, where one is needed.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.task is None:
+            raise UserError("this run has no environment, only data: what acts in one cannot be done with it")
+        return self.task
+
+
+def _said(action: ActionSpec) -> str:
+    return f"one of {action.size} choices" if action.discrete else f"{action.size} numbers"
 
 
 def _memory() -> int:
@@ -141,14 +207,7 @@ def open_replay(folder: Path | str, data: Experience, rank: int = 0) -> Replay:
         UserError: they are of another image or action shape.
     """
     directory = shard(folder, rank)
-    return Replay(
-        directory,
-        image_shape=data.environments.image_shape,
-        action_size=data.action.size,
-        capacity=data.capacity,
-        seed=seed_for(data.seed, rank, "replay"),
-        features=stored_features(directory),
-    )
+    return data._replay(directory, rank, stored_features(directory))
 
 
 def shard(folder: Path | str, rank: int, replay: str = "replay") -> Path:

@@ -29,22 +29,28 @@ _GROUPS = {  # whose arguments a section's options are
     "average": ("training/average.py", "WeightAverage"),
     "model": ("training/agent.py", "Agent"),
 }
-_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", "trust-code", *KINDS)
+_OWN = ("help", "help-all", "config", "print_config", "run", "checkpoint", "rewind", "seed", "trust-code", "offline")
 
 
 def expand(given: Iterable[str]) -> list[str]:
     """``--task walker_walk`` as ``--config task/walker_walk``, and so for each kind; a policy leaves a run its own.
 
     A task that is not shipped comes with an action repeat that suits what nobody has tuned. It lies over what is
-    shipped and under files that are named later.
+    shipped and under files that are named later. So does ``--offline``: no environment is collected from, and without a
+    task there is none.
 
     Raises:
         UserError: there is no such file, or task; says what has a similar name.
     """
     parts: list[list[str]] = []
-    last_shipped, task = -1, ""
+    last_shipped, task, offline, has_task = -1, "", False, False
     for flag, value, words in _options(given):
         kind = flag.removeprefix("--")
+        has_task = has_task or flag in ("--task", "--data.task") or "task/" in value
+        if flag == "--offline":
+            if value:
+                raise UserError(f"--offline takes no value, and was given {value}")
+            offline, words = True, []
         if flag == "--task" and value and f"task/{_plain(value)}" not in names("task") and not Path(value).is_file():
             _check_task(value)
             task, words = value, []
@@ -57,8 +63,13 @@ def expand(given: Iterable[str]) -> list[str]:
         if words and (kind in KINDS or (flag in ("--config", "-c") and not is_own)):
             last_shipped = len(parts)
         parts.append(words)
-    if task:
-        parts.insert(last_shipped + 1, ["--config", yaml.safe_dump({"data": own_task(task)})])
+    own = own_task(task) if task else {}
+    if offline:
+        if not _run_of([word for part in parts for word in part]):
+            raise UserError("say which run holds the data: worldmodel fit --offline --run runs/NAME")
+        own |= {"num_envs": None} if has_task else {"num_envs": None, "task": None, "action_repeat": 1}
+    if own:
+        parts.insert(last_shipped + 1, ["--config", yaml.safe_dump({"data": own})])
     return [word for part in parts for word in part]
 
 
@@ -95,7 +106,7 @@ def check(command: str, given: list[str]) -> None:
             find(value)
         if name == "policy" and value and not (command == "imagine" and value == "actor"):
             find(value, "policy")
-        if name == "data.task" and value:
+        if name == "data.task" and value not in ("", "null"):
             _check_task(value)
     _check_run(command, options)
 
@@ -105,7 +116,7 @@ def _check_run(command: str, options: list[tuple[str, str]]) -> None:
     begins = any(flag in ("--config", "-c") for flag, _ in options)
     if command in ("fit", "validate"):
         check_begins(run, begins)
-    elif command != "import" and run and not (Path(run) / "config.yaml").exists():
+    elif command not in ("import", "export-data") and run and not (Path(run) / "config.yaml").exists():
         raise UserError(f"{run} holds no run: there is no {Path(run) / 'config.yaml'}")
 
 
@@ -165,16 +176,24 @@ def announce(given: list[str]) -> list[str]:
     except (yaml.YAMLError, OSError, ValueError):  # UnicodeDecodeError among them: the parser says what is wrong
         return given
     if not run:
-        run = free_folder(str(data.get("task", "run")))
+        run = free_folder(str(data.get("task") or "run"))
         given = [*given, "--run", run]
     is_new = not (Path(run) / "checkpoints").exists()
-    told = {"task": f"{data.get('task')}, {data.get('num_envs', 4)} environments"}
+    told = {"task": _task(data)}
     told["folder"] = f"{run}, {'new' if is_new else 'which goes on'}"
     told["settings"] = _made_of(configs) if begins else str(held)
     told["until"] = until(schedule.get("rounds", 150), schedule.get("updates", 50), schedule.get("max_minutes"))
     told["cores"] = str(len(cores()) or os.cpu_count())
     print(f"worldmodel {worldmodel.__version__}\n{facts(**told)}", flush=True)
     return given
+
+
+def _task(data: dict[str, Any]) -> str:
+    """What there is to act in, in words."""
+    task, count = data.get("task"), data.get("num_envs", 4)
+    if count is None:
+        return "none, only data" if task is None else f"{task}, to evaluate in; nothing is collected"
+    return f"{task}, {count} environments"
 
 
 def _section(settings: Any, options: list[tuple[str, str]], section: str) -> dict[str, Any]:
@@ -262,7 +281,7 @@ def _known(command: str) -> set[str]:
     found = {
         f"{group}.{name}" for group, where in _GROUPS.items() for name in _arguments(_PACKAGE / where[0], where[1])
     }
-    return found | set(_OWN)
+    return found | {*_OWN, *KINDS}
 
 
 def _arguments(path: Path, name: str) -> list[str]:

@@ -17,6 +17,7 @@ from worldmodel.training.average import mean_weights
 from worldmodel.training.calibrating import calibrated
 from worldmodel.training.checkpoint import load_checkpoint
 from worldmodel.training.console import facts, megabytes
+from worldmodel.training.data import Experience
 from worldmodel.training.early import free_folder
 from worldmodel.training.evaluation import evaluate, record_validation
 from worldmodel.training.interrupt import Interrupted, Stop
@@ -50,7 +51,7 @@ def fit(given: list[str]) -> None:
 def _fit(fabric: Fabric, settings: Settings) -> None:
     named = settings.config.run
     if not named and fabric.is_global_zero:
-        named = free_folder(settings.config.data.task)
+        named = free_folder(settings.config.data.task or "run")
     folder = RunFolder(fabric.broadcast(named))
     with locked_by_first(fabric, folder.path):
         _fit_in(folder, fabric, settings)
@@ -67,6 +68,7 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
             print(_finished(folder, checkpoint), flush=True)
         return
     data = settings.data()
+    data.folder = folder.path
     try:
         world = World(fabric, data, settings.agent, config.seed)
         world.open(folder.path)
@@ -84,7 +86,7 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
                 print(f"stopped after update {world.agent.updates:,}, saved: {_going(folder)} goes on", flush=True)
                 raise SystemExit(signal.code) from None
         if fabric.is_global_zero:
-            if schedule.calibration_episodes:
+            if schedule.calibration_episodes and data.task is not None:
                 print(calibrated(folder.path, schedule.calibration_episodes), flush=True)
             print(_closing(run), flush=True)
     except UserError as error:
@@ -150,8 +152,16 @@ def _banner(world: World, schedule: Schedule, folder: RunFolder) -> str:
         "model": f"{sum(p.numel() for p in agent.parameters() if p.requires_grad):,} parameters that learn",
         "device": f"{where}{several}, {torch.get_num_threads()} threads on {len(cores()) or os.cpu_count()} cores",
     }
-    told |= {"note": world.data.environments.note} if world.data.environments.note else {}
+    told |= {"data": _held(world.data)} if world.data.offline else {}
+    told |= {"note": note} if not world.data.offline and (note := world.data.environments.note) else {}
     return facts(**told, **_estimate(schedule, folder))
+
+
+def _held(data: Experience) -> str:
+    """What a run learns from that collects nothing."""
+    held = data.imported
+    rewards = "" if held.rewards else ", without rewards: the actor has nothing to learn"
+    return f"{held.records:,} records in {held.episodes:,} episodes of {held.format} {held.source}{rewards}"
 
 
 def _estimate(schedule: Schedule, folder: RunFolder) -> dict[str, str]:
@@ -168,11 +178,15 @@ def _closing(run: Run) -> str:
     folder, progress = run.folder.path, run.progress
     scored = "not evaluated" if progress.last_return is None else f"return {progress.last_return:.1f}"
     best = "" if progress.best == -float("inf") else f" (best {progress.best:.1f})"
-    trusted = _trust(run.world.data.task)
+    task = run.world.data.task
+    looks = f"worldmodel export --run {folder} --program actor.pt2"
+    if task is not None:
+        trusted = _trust(task)
+        looks = f"worldmodel report --run {folder}{trusted}\n      worldmodel play --run {folder}{trusted}"
     return (
         f"finished: {scored}{best} after {run.world.agent.updates:,} updates in {duration(progress.seconds)} of "
         f"training, all in {folder}: {megabytes(folder)}, of which the replay {megabytes(folder / 'replay')}\n"
-        f"next: worldmodel report --run {folder}{trusted}\n      worldmodel play --run {folder}{trusted}"
+        f"next: {looks}"
     )
 
 
@@ -206,6 +220,7 @@ def validate(given: list[str]) -> None:
 
 def _validate(fabric: Fabric, settings: Settings) -> None:
     config, folder, data = settings.config, RunFolder(settings.config.run), settings.data()
+    data.folder = folder.path
     path = Path(config.checkpoint) if config.checkpoint else folder.weights
     checkpoint, episodes = load_checkpoint(path), settings.schedule().evaluation_episodes
     try:

@@ -46,10 +46,11 @@ def load_run(
     if not trust_code:
         check_run(held, run.config)
     state = load_checkpoint(Path(checkpoint) if checkpoint else run.weights)
-    settings = _settings(run.config, held, environments)
+    settings = _settings(run.config, held)
     torch.set_float32_matmul_precision((held.get("fabric") or {}).get("matmul_precision", "medium"))
     data = settings.data()
-    data.seed = settings.config.seed
+    data.seed, data.folder = settings.config.seed, run.path
+    data.num_envs = environments or data.num_envs
     try:
         agent = settings.agent(data.action)
         if to_draw:
@@ -73,13 +74,11 @@ def evaluations(folder: str | Path) -> list[dict[str, Any]]:
     return run.read_evaluations()
 
 
-def _settings(config: Path, held: dict[str, Any], environments: int | None) -> Settings:
+def _settings(config: Path, held: dict[str, Any]) -> Settings:
     """As the command line reads them."""
     parser = Parser()
     add_parts(parser)
     given = {name: held[name] for name in ("seed", "data", "optimizer", "average", "model") if name in held}
-    if environments is not None:
-        given["data"]["num_envs"] = environments
     try:
         parsed = parser.parse_object(given)
     except UserError as cause:  # the run is of another version, or its config was edited

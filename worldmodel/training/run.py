@@ -68,6 +68,8 @@ class Run:
     def filling(self, prefill: int) -> Iterator[int]:
         """Goes on until the replay holds enough to begin, on every rank."""
         replay, wanted = self.world.replay, max(prefill, self.world.data.length)
+        if self.world.data.offline:
+            return  # with what was imported, which is never nothing
         if wanted > replay.capacity:
             raise UserError(f"a replay of capacity {replay.capacity} never holds the {wanted} records to begin with")
         if self._is_first and len(replay) < wanted:
@@ -98,10 +100,17 @@ class Run:
     def evaluate(self) -> bool:
         """Evaluate as the schedule says; whether these weights are the best so far, which are to be saved then.
 
+        Without an environment dreams are filmed, and no weights are better than others.
+
         Raises:
             Interrupted: a signal came. All is saved as it was before, and a resumed run evaluates then.
         """
         progress = self.progress
+        if self.world.data.task is None:  # nowhere to act: what it dreams is all there is to see
+            progress.evaluated = progress.seconds
+            with self.clock.stopped():
+                film_rollouts(self.folder, self.world)
+            return False
         try:
             with self.clock.stopped():
                 return self.add_evaluation(evaluate(self.world, self.schedule.episodes(progress), stop=self._stop))

@@ -165,7 +165,8 @@ def check_run(held: Mapping[str, Any], source: Path | str) -> None:
         UserError: it would import something else; says what.
     """
     check_parts(held, PARTS, str(source))
-    check_task(held["data"].get("task", "cartpole_balance"), str(source))
+    if (task := held["data"].get("task", "cartpole_balance")) is not None:
+        check_task(task, str(source))
 
 
 def read(parser: Parser, given: list[str], trust_code: bool = True) -> Settings:

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed
 
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Collector
+from worldmodel.experience.collector import Collector, IdleCollector
 from worldmodel.training.agent import Agent
 from worldmodel.training.data import Experience, frozen_features
 from worldmodel.training.randomness import random_state, seed_all, seed_for, set_random_state
@@ -37,10 +37,11 @@ class World:
         seed_all(seed_for(seed, data.rank, "draws"))
 
     def open(self, folder: Path) -> None:
-        """Open the replay in a run folder, and get ready to collect.
+        """Open the replay in a run folder, and get ready to collect, if that is done at all.
 
         Raises:
-            UserError: it holds something else, or features are to be stored and nothing of the encoder is frozen.
+            UserError: it holds something else, or features are to be stored and nothing of the encoder is frozen, or
+                the task to evaluate in is not the data's.
         """
         features = frozen_features(self.agent) if self.data.store_features else None
 
@@ -48,7 +49,11 @@ class World:
             return self.agent.world_model.encoder.features(image.to(self.fabric.device))
 
         self.replay = self.data.open_replay(folder, features)
-        self.collector = Collector(self.data.environments, self.replay, look if features else None)
+        self.collector: Collector | IdleCollector = IdleCollector()
+        if not self.data.offline:
+            self.collector = Collector(self.data.environments, self.replay, look if features else None)
+        elif self.data.task is not None:
+            self.data.held_out("evaluation")  # complains now
 
     @property
     def frames(self) -> int:

@@ -39,6 +39,7 @@ class OwnReplay(Format):
                 except UserWarning as cause:
                     raise UserError(f"{folder} is damaged: {cause}") from cause
             self._replays.append(replay)
+        self.image_shape = shape
         self._scale = None if imported is None else imported.scale
 
     def __len__(self) -> int:

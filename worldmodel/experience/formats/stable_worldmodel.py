@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.errors import UserError
+from worldmodel.experience.action_scale import ActionScale
 from worldmodel.experience.formats.base import ForeignEpisode, Format, chosen_image
 from worldmodel.experience.formats.h5 import opened, rows, wanted
 
@@ -45,6 +46,14 @@ class StableWorldModelFile(Format):
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    def scale(self) -> ActionScale | None:
+        """What we write beside the column of actions, and others may."""
+        with opened(self.path, _WHAT) as file:
+            held = dict(file["action"].attrs)
+        if "choices" in held:
+            return ActionScale.choices(int(held["choices"]), int(held.get("start", 0)), "file")
+        return ActionScale.box(held["low"], held["high"], "file") if {"low", "high"} <= held.keys() else None
 
     def actions(self) -> Iterator[np.ndarray]:
         with opened(self.path, _WHAT) as file:
