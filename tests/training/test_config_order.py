@@ -80,7 +80,9 @@ def check_widths(agent: Agent, deter: int, share: float) -> None:
     rssm = agent.world_model.rssm
     assert (rssm.deter, rssm.from_action.out_features) == (deter, 256)
     assert 256 * share in {n for x in (*rssm.transition.parameters(), *rssm.transition.buffers()) for n in x.shape}
-    assert agent.actor_critic is None or agent.actor_critic.critic.net[0].linear.out_features == 256
+    control = agent.actor_critic
+    for critic in [] if control is None else getattr(control.critic, "each", [control.critic]):
+        assert critic.net[0].linear.out_features == 256
 
 
 @pytest.mark.parametrize("transition", names("transition"))

@@ -29,6 +29,7 @@ DRIVERS = {  # the files of configs/policy, and what their evaluations are recor
     "actor": "actor",
     "cautious": "actor",
     "curious": "actor",
+    "dyna": "actor",
     "cem": "cem+actor+value",
     "gradient": "gradient+actor+value",
     "icem": "icem+actor+value",
@@ -148,7 +149,7 @@ def test_policies_train(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(DRIVERS) - {"curious", "imitate", "planet", "policy_gradient", "through_model"})
+    "name", sorted(set(DRIVERS) - {"curious", "dyna", "imitate", "planet", "policy_gradient", "through_model"})
 )
 def test_any_checkpoint_is_driven_by_any_policy(finished: Path, tmp_path: Path, name: str) -> None:
     before = files(finished)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,8 @@ class ActorCritic(nn.Module):
     Raises:
         ValueError: the horizon or the number of starts is below 1.
     """
+
+    weights: ClassVar[dict[str, float]] = {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3}  # of losses, by default
 
     def __init__(
         self,

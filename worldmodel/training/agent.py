@@ -26,7 +26,6 @@ WORLD_WEIGHTS = {
     "representation": 0.1,
     "complexity": 1.0,
 }
-CONTROL_WEIGHTS = {"actor": 1.0, "critic": 1.0, "replay_critic": 0.3}
 
 
 class Agent(nn.Module):
@@ -68,7 +67,7 @@ class Agent(nn.Module):
         feature_size = self.world_model.feature_size
         self.actor_critic = None if actor_critic is None else actor_critic(action, feature_size)
         known = WORLD_WEIGHTS | self._represent(representation)
-        known |= {} if self.actor_critic is None else CONTROL_WEIGHTS
+        known |= {} if self.actor_critic is None else self.actor_critic.weights
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})

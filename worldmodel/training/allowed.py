@@ -158,14 +158,16 @@ class _Check:
 
 
 def _kinds(given_to: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a class's or a function's arguments, by name."""
+    """Annotations of a class's or a function's arguments, by name; what it hands on, of the class that it extends."""
     function = given_to.__init__ if inspect.isclass(given_to) else given_to
     try:
         hints = get_type_hints(function, include_extras=True)
-        names = inspect.signature(given_to).parameters
+        parameters = inspect.signature(given_to).parameters
     except (NameError, TypeError, ValueError):  # somebody's own that hides its types: the parser has its own ways
         return {}
-    return {name: hints.get(name, Any) for name in names if name != "self"}
+    more = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+    handed = _kinds(given_to.__mro__[1]) if inspect.isclass(given_to) and more else {}
+    return handed | {name: hints.get(name, Any) for name in parameters if name not in ("self", *more)}
 
 
 def _options(kind: Any) -> Iterator[Any]:
