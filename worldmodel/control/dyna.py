@@ -165,7 +165,7 @@ class Dyna(ActorCritic):
     @torch.no_grad()
     def _real(self, state: LatentState, batch: SequenceBatch) -> Transitions:
         """Neighbours of the sequences, N = B (T - 1)."""
-        feature, follows = state.feature.detach(), ~batch.is_first[:, 1:]
+        feature, follows = state.feature.detach(), ~(batch.is_first | batch.reward.isnan())[:, 1:]
         value = self._target(feature)  # (B, T)
         # an episode that ends by time limit goes on in truth: its last record bootstraps from its own value
         reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])

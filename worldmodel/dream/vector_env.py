@@ -160,7 +160,7 @@ class DreamVectorEnv(VectorEnv):
             observation = OBSERVATIONS[observation]()
         agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code)
         try:
-            known = load_trust(run, agent, data.task) if trust else None
+            known = load_trust(run, agent, data.needed_task()) if trust else None
             model = moved(agent.world_model, device)
             began = posterior_starts(model, open_replay(run, data), starts, context=context)
         finally:

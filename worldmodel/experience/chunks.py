@@ -23,11 +23,11 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from worldmodel.errors import UserError, one_line
+from worldmodel.experience.chunk_check import check_numbers, compare_shapes
 
 WHOLE = -1  # the stream of episodes that are given at once
 _NAME = re.compile(r"(\d{8,18})-(\d+|episode)-(\d+)-(\d+)\.npz")
 _BLOCK = 2**20  # bytes
-_EPISODES = 2**48  # more than there will be
 
 
 class ChunkName(NamedTuple):
@@ -116,9 +116,9 @@ def read_chunk(path: Path, name: ChunkName, dtype: np.dtype) -> Chunk:
         with path.open("rb") as file:
             with zipfile.ZipFile(file) as archive:
                 shapes = {column: _check(archive, column) for column in dtype.names or ()}
-            _compare(shapes, name, dtype, path.parent)
+            compare_shapes(shapes, name.length, dtype, path.parent)
             offsets = _offsets(file, list(shapes))
-            return Chunk(path, name, offsets, _check_numbers(file, offsets, name, dtype))
+            return Chunk(path, name, offsets, spans_of(check_numbers(file, offsets, name.length, dtype)))
     except (FileNotFoundError, UserError):
         raise
     except Exception as cause:  # an archive with flipped bytes may raise anything
@@ -240,40 +240,6 @@ def _check(archive: zipfile.ZipFile, column: str) -> tuple[tuple[int, ...], np.d
         while member.read(_BLOCK):
             pass
     return shape, dtype
-
-
-def _compare(shapes: dict[str, tuple], name: ChunkName, dtype: np.dtype, folder: Path) -> None:
-    """Shapes and types of the columns, with those of records."""
-    wanted = {column: ((name.length, *dtype[column].shape), dtype[column].base) for column in shapes}
-    if any(shapes[column][0][1:] != wanted[column][0][1:] for column in ("image", "action")):
-        images, actions = (shapes[column][0][1:] for column in ("image", "action"))
-        raise UserError(
-            f"the replay {folder} holds images {images} and actions {actions}, this run {dtype['image'].shape} and "
-            f"{dtype['action'].shape}: use another run folder"
-        )
-    for column, found in shapes.items():
-        if found != wanted[column]:
-            raise ValueError(f"holds {column} {found[0]} of {found[1]}, not {wanted[column][0]} of {wanted[column][1]}")
-
-
-def _check_numbers(file: IO[bytes], offsets: dict[str, int], name: ChunkName, dtype: np.dtype) -> list[Span]:
-    """The episodes of records, whose numbers are finite and whose flags are flags."""
-    spans: list[Span] = []
-    for column, offset in offsets.items():
-        kind, count = dtype[column].base, name.length * int(np.prod(dtype[column].shape, dtype=np.int64))
-        if column == "image":
-            continue
-        file.seek(offset)
-        values = np.frombuffer(file.read(count * kind.itemsize), "u1" if kind.kind == "b" else kind)
-        if kind.kind == "f" and not np.isfinite(values).all():
-            raise ValueError(f"holds a {column} that is not finite")
-        if kind.kind == "b" and values.max() > 1:
-            raise ValueError(f"holds a {column} that is neither true nor false")
-        if column == "episode":
-            if values.min() < 0 or values.max() >= _EPISODES or (np.diff(values) < 0).any():
-                raise ValueError("holds episodes that do not count up")
-            spans = spans_of(values)
-    return spans
 
 
 def _offsets(file: IO[bytes], columns: list[str]) -> dict[str, int]:

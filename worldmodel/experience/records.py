@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from worldmodel.errors import UserError
+from worldmodel.experience.chunk_check import are_known
 from worldmodel.experience.chunks import ChunkName, write_durably
 
 _FEATURES = "features.json"
@@ -43,7 +44,7 @@ def check_records(records: np.ndarray, dtype: np.dtype, stream: int = 0) -> None
     if records.dtype != dtype:
         raise ValueError(f"records are {_fields(dtype)}, got {_fields(records.dtype)}")
     for name in records.dtype.names or ():
-        if dtype[name].base.kind == "f" and not np.isfinite(records[name]).all():
+        if dtype[name].base.kind == "f" and not are_known(name, records[name]):
             raise ValueError(f"a record's {name} is not finite: float32 holds numbers up to 3.4e38")
 
 

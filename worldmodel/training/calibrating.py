@@ -126,7 +126,7 @@ def load_caution(folder: Path | str, checkpoint: str | Path | None = None, trust
     """
     agent, data = load_run(folder, checkpoint, environments=1, trust_code=trust_code)
     data.close()
-    return Caution(load_trust(folder, agent, data.task))
+    return Caution(load_trust(folder, agent, data.needed_task()))
 
 
 def acting(agent: Agent) -> Controller:
