@@ -72,7 +72,8 @@ def test_kinds_commute(chosen: list[str]) -> None:
     assert transition.members == expected["init_args"]["members"]
     loss = agent.world_model.representation
     assert chosen[5].removeprefix("representation/") == ("decoder" if loss is None else loss.name)
-    check_widths(agent, 1024 if "size/12m" in chosen else 256, share=expected["init_args"].get("width_share", 1))
+    share = expected["init_args"].get("width_share", getattr(transition, "usual_share", 1))
+    check_widths(agent, 1024 if "size/12m" in chosen else 256, share)
 
 
 def check_widths(agent: Agent, deter: int, share: float) -> None:

@@ -6,6 +6,8 @@ Weights are (K, outputs, inputs): all members go through each layer in one produ
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -77,11 +79,13 @@ class IndependentEnsemble(Transition):
             model's times ``width_share``.
         prior_scale: deviation of the fixed random functions, 0 for none.
         normalise: with layer norms.
-        width_share: members half as wide (0.5) cost an update a third of what whole ones do.
+        width_share: members half as wide (0.5) cost an update a third of what whole ones do; ``usual_share`` if None.
 
     Raises:
         ValueError: without a member or a hidden layer, if ``prior_scale`` is below 0, or ``width_share`` not above it.
     """
+
+    usual_share: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -95,11 +99,12 @@ class IndependentEnsemble(Transition):
         layers: Hidden = 2,
         prior_scale: NonNegativeFloat = 0.0,
         normalise: bool = True,
-        width_share: PositiveFloat = 1.0,
+        width_share: PositiveFloat | None = None,
     ) -> None:
         super().__init__(members, layers)
         if prior_scale < 0:
             raise ValueError(f"prior_scale is a deviation of at least 0, got {prior_scale}")
+        width_share = self.usual_share if width_share is None else width_share
         if width_share <= 0:
             raise ValueError(f"width_share is a share of the world model's width above 0, got {width_share}")
         inputs = self.inputs(deter_size, feature_size, action_size)
@@ -143,8 +148,10 @@ class IndependentHeads(IndependentEnsemble):
     """K networks of the memory alone, which holds the state before and the action: ``SharedTrunk`` without its trunk.
 
     Members share the memory, and with it the errors of its one recurrent step, but no layer after it. The memory is
-    then trained by what all of them predict, and learns as quickly as with shared heads.
+    then trained by what all of them predict, and learns as quickly as with shared heads. Usually half as wide.
     """
+
+    usual_share = 0.5
 
     def inputs(self, deter_size: int, feature_size: int, action_size: int) -> int:
         return deter_size
