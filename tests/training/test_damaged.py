@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.strangers import make_run
+from tests.strangers import TINY, make_run
+from tests.training.conftest import words
 from worldmodel.commands.imagine import read_actions
 from worldmodel.commands.report_sections import learning
 from worldmodel.errors import UserError
@@ -186,6 +187,71 @@ def test_a_name_that_is_too_long(command: str, capsys: pytest.CaptureFixture[str
         run([command, "--run", "x" * 5000, *more])
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.count("\n") == 1
+
+
+LONG, PART, NUL = "x" * 5000, "a/" + "y" * 300, "a\0b"
+NAMES = [  # what a name is given as, and the words before it
+    ("--run", "fit --config {tiny}"),
+    ("--config", "fit --run new"),
+    ("--policy", "fit --config {tiny} --run new"),
+    ("--checkpoint", "fit --config {tiny} --run new"),
+    ("--task", "fit --run new"),
+    ("--encoder", "fit --run new"),
+    ("--data.task", "fit --config {tiny} --run new"),
+    ("--policy", "validate --run {run}"),
+    ("--checkpoint", "report --run {run}"),
+    ("--actions", "imagine --run {run} --out x.png"),
+    ("--out", "imagine --run {run} --horizon 2"),
+    ("--policy", "imagine --run {run} --out x.png"),
+    ("--run", "play --port 0"),
+    ("--policy", "play --port 0 --run {run}"),
+    ("--out", "export --run {run}"),
+    ("--program", "export --run {run}"),
+]
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run").path
+
+
+@pytest.mark.parametrize("name", [LONG, PART, NUL], ids=["long", "a long part", "NUL"])
+@pytest.mark.parametrize(("option", "before"), NAMES, ids=[f"{words.split()[0]} {option}" for option, words in NAMES])
+def test_a_name_that_no_file_has(
+    untrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    complaint: Any,
+    before: str,
+    option: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = before.format(tiny=TINY, run=untrained).split()
+    assert len(complaint([*given, f"{option}={name}"])) < 1400
+
+
+CSV = "lightning.fabric.loggers.CSVLogger"
+FILE = "model: {{world_model: {{init_args: {{encoder: {{class_path: encoders.checkpoint.CheckpointEncoder, init_args: "
+FILE += (
+    "{{file: {0}, architecture: {{class_path: encoders.torchvision.TorchvisionBackbone, init_args: {{name: resnet18}}}}"
+)
+FILE += "}}}}}}}}}}"
+
+
+@pytest.mark.parametrize("name", [PART, '"a\\0b"'], ids=["a long part", "NUL"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {{task: {0}:make}}",
+        f"fabric: {{{{loggers: [{{{{class_path: {CSV}, init_args: {{{{root_dir: {{0}}}}}}}}}}]}}}}",
+        FILE,
+    ],
+    ids=["module", "logger", "weights"],
+)
+def test_a_name_in_a_configuration_that_no_file_has(tmp_path: Path, complaint: Any, text: str, name: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text.format(name))
+    assert len(complaint(words(tmp_path / "run", "--config", str(tmp_path / "mine.yaml")))) < 1400
 
 
 def test_a_table_that_is_a_folder(tmp_path: Path) -> None:

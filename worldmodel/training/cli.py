@@ -70,6 +70,8 @@ def command(given: list[str]) -> None:
     names = [*TRAINING, *COMMANDS, *DATA, TASKS]
     if not given:
         raise UserError(f"say what to do: {', '.join(names)}, or --help")
+    if any("\0" in word for word in given):
+        raise UserError("a word of this command holds NUL, which no name can")
     name, rest = given[0], given[1:]
     if name in ("-h", "--help"):
         print(_HELP)
@@ -140,6 +142,11 @@ def run(given: list[str] | None = None) -> None:
         if error.filename is None:
             raise
         print(f"worldmodel: {UserError(f'{str(error.filename)[:200]}: {error.strerror}')}", file=sys.stderr)
+        sys.exit(2)
+    except ValueError as error:  # of a name in a configuration, wherever it is used
+        if "embedded null" not in str(error):
+            raise
+        print("worldmodel: a name of a file holds NUL, which none can", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:  # an extra, such as a logger's
         if (error.name or "").partition(".")[0] in ("worldmodel", "encoders"):
