@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.update import Update, make_agent, store  # pins the threads: nothing loads torch before
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--size", default="laptop", help="a file in configs/size")
     parser.add_argument("--only", nargs="+", choices=every, default=every, help="beside single")
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rows", type=Path, help="leave the ratios here too, as rows of the uncertainty study")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         seconds = measure(given.size, [*dict.fromkeys(("single", *given.only))], given.rounds, folder)
@@ -65,6 +67,10 @@ def main() -> None:
         "rounds": given.rounds,
     }
     print(json.dumps(result))
+    if given.rows is not None:
+        same = {"task": given.size, "seed": 0, "measure": "update", "case": given.size, "metric": "cost_ratio"}
+        rows = [same | {"transition": name, "horizon": None, "value": round(x, 3)} for name, x in ratio.items()]
+        given.rows.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":
