@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.update import Update, make_agent, store  # pins the threads: nothing loads torch before
@@ -41,8 +42,8 @@ def measure(size: str, choices: Mapping[str, list[str]], rounds: int, folder: st
     return seconds
 
 
-def compare(size: str, choices: Mapping[str, list[str]], base: str, rounds: int) -> None:
-    """Measure and print, a line each and a JSON object, how each choice's time compares with that of ``base``."""
+def compare(size: str, choices: Mapping[str, list[str]], base: str, rounds: int) -> dict[str, float]:
+    """Measure and print, a line each and a JSON object, each choice's time divided by that of ``base``."""
     with TemporaryDirectory() as folder:
         seconds = measure(size, choices, rounds, folder)
     one = seconds.pop(base)
@@ -57,6 +58,7 @@ def compare(size: str, choices: Mapping[str, list[str]], base: str, rounds: int)
         "rounds": rounds,
     }
     print(json.dumps(result))
+    return ratio
 
 
 def main() -> None:
@@ -65,9 +67,14 @@ def main() -> None:
     parser.add_argument("--size", default="laptop", help="a file in configs/size")
     parser.add_argument("--only", nargs="+", choices=every, default=every, help="beside single")
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rows", type=Path, help="leave the ratios here too, as rows of the uncertainty study")
     given = parser.parse_args()
     choices = {name: [f"transition/{name}"] for name in dict.fromkeys(("single", *given.only))}
-    compare(given.size, choices, "single", given.rounds)
+    ratio = compare(given.size, choices, "single", given.rounds)
+    if given.rows is not None:
+        same = {"task": given.size, "seed": 0, "measure": "update", "case": given.size, "metric": "cost_ratio"}
+        rows = [same | {"transition": name, "horizon": None, "value": round(x, 3)} for name, x in ratio.items()]
+        given.rows.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from experiments.uncertainty.summary import summary, with_default
+
 DOCS = Path(__file__).parents[2] / "docs"
 DATA, PAGE, NOTES = DOCS / "uncertainty.json", DOCS / "uncertainty.md", DOCS / "uncertainty_notes.md"
+TABLES, SUMMARY = DOCS / "uncertainty_tables.md", DOCS / "uncertainty_summary.json"
 DRAWN = ("single", "shared", "independent", "independent_priors", "bayesian", "dropout")
-KINDS = (*DRAWN, "single_softmax", "independent_softmax")
+KINDS = ("single", "shared", "independent", "independent_half", *DRAWN[3:], "single_softmax", "independent_softmax")
 Rows = list[dict[str, Any]]
+_NAMES = ("task", "transition", "seed", "measure", "case", "metric", "horizon")
 
 
 def gather(out: Path) -> Rows:
-    """Every row of every job that is done."""
-    rows: Rows = []
+    """The rows that are kept, and those of every job that is done, which take their place."""
+    rows: Rows = json.loads(DATA.read_text()) if DATA.exists() else []
     for path in sorted(out.glob("*/*_[0-9]*.json")):
         rows += json.loads(path.read_text())
-    return rows
+    kept = {tuple(row[name] for name in _NAMES): row for row in rows}
+    return sorted(kept.values(), key=lambda row: (row["task"], row["transition"], row["seed"]))
 
 
 def pick(rows: Rows, **wanted: Any) -> Rows:
@@ -31,7 +36,8 @@ def pick(rows: Rows, **wanted: Any) -> Rows:
 def mean(rows: Rows) -> str:
     """The seeds' mean, or a dash; what is not a number (a member alone has no spread) is a dash too."""
     values = [row["value"] for row in rows]
-    return f"{np.mean(values):.2f}" if values and np.isfinite(values).all() else "-"
+    known = values and all(x is not None and np.isfinite(x) for x in values)
+    return f"{np.mean(values):.2f}" if known else "-"
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
@@ -110,17 +116,6 @@ def drift(rows: Rows, task: str) -> str:
     return table(["transition", "error, last over first step", "measure", "the same ratio", "bad dreams missed"], body)
 
 
-def bias(rows: Rows) -> str:
-    body = []
-    for task in dict.fromkeys(row["task"] for row in pick(rows, metric="imagined_minus_real_return")):
-        for kind in KINDS:
-            own = pick(rows, task=task, transition=kind, metric="imagined_minus_real_return")
-            body.append(
-                [task, kind, *(mean(pick(own, case=c, horizon=h)) for c in ("seen", "everything") for h in (1, 5, 15))]
-            )
-    return table(["task", "transition", *(f"{c}, {h} steps" for c in ("seen", "everything") for h in (1, 5, 15))], body)
-
-
 def promises(rows: Rows) -> str:
     body = []
     for task in dict.fromkeys(row["task"] for row in pick(rows, metric="gap")):
@@ -187,16 +182,94 @@ def curves(rows: Rows) -> None:
     figure.savefig(DOCS / "uncertainty.png", dpi=110)
 
 
+def wrong_by_now(rows: Rows, task: str) -> str:
+    """What calibrations are worth: each figure by step."""
+    steps = (1, 5, 10, 15, 40)
+    body = []
+    for kind in KINDS:
+        own = pick(rows, task=task, transition=kind, measure="expected")
+        for case, metric in (
+            *((case, "rank_correlation") for case in ("pixels", "by_motion", "reward", "return")),
+            *((case, metric) for metric in ("auroc_worst", "trapped") for case in ("pixels", "reward", "return")),
+            *(
+                (case, f"coverage_{x}")
+                for x in ("0.5", "0.8", "0.9", "0.95")
+                for case in ("pixels", "reward", "return")
+            ),
+        ):
+            cells = [mean(pick(own, case=case, metric=metric, horizon=step)) for step in steps]
+            if set(cells) != {"-"}:
+                body.append([kind, case.replace("_", " "), metric.replace("_", " "), *cells])
+    return table(["transition", "error", "figure", *(f"step {step}" for step in steps)], body)
+
+
+def medians(found: dict[str, Any]) -> str:
+    """The summary as a table, a line for each transition."""
+    head = [
+        "transition",
+        "hole of states",
+        "shifts",
+        "pixels, 1 / 5 / 15",
+        "reward, 1 / 5 / 15",
+        "gap smaller by",
+        "cost",
+    ]
+    body = []
+    for kind in (*KINDS, "default"):
+        if kind not in found["auroc_hole"]:
+            continue
+        shifts = [x for x in found["auroc_shifts"][kind].values() if x is not None]
+        ranks = []
+        for name in ("rank_pixels", "rank_reward"):
+            values = [found[name][kind]["spread"][step] for step in ("1", "5", "15")]
+            ranks.append("-" if None in values else " / ".join(f"{x:.2f}" for x in values))
+        cut, cost, hole = found["exploitation_cut"][kind], found["cost_ratio"][kind], found["auroc_hole"][kind]
+        body.append(
+            [
+                f"default ({found['shipped_default']})" if kind == "default" else kind,
+                "-" if hole is None else f"{hole:.2f}",
+                f"{np.median(shifts):.2f}" if shifts else "-",
+                *ranks,
+                "-" if cut is None else f"{cut:.0%}",
+                "-" if cost is None else f"{cost:.2f}",
+            ]
+        )
+    return table(head, body)
+
+
 def write(out: Path) -> None:
-    """Both files, and the picture."""
+    """Rows, both pages, summary and picture: from the jobs under ``out``, and from the rows that are kept."""
     rows = gather(out)
     # a number that there is not is null: JSON knows no NaN
-    strict = [row | {"value": row["value"] if np.isfinite(row["value"]) else None} for row in rows]
+    strict = [
+        row | {"value": row["value"] if row["value"] is not None and np.isfinite(row["value"]) else None}
+        for row in rows
+    ]
+    strict = with_default(strict)
     DATA.write_text("[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in strict) + "\n]\n")
+    found = summary(strict)
+    SUMMARY.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    rows = [row for row in strict if row["transition"] != "default"]
     curves(rows)
-    tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
-    parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
+    told = (
+        "Medians over tasks and seeds, from `uncertainty_summary.json`. Ranks are those of the members' spread in the "
+    )
+    told += "study's dreams;\nall tables are in [uncertainty_tables.md](uncertainty_tables.md)."
+    parts = [
+        "# What the model knows of its own ignorance",
+        NOTES.read_text().strip(),
+        "## In short",
+        told,
+        medians(found),
+    ]
     parts += ["![rank correlation of uncertainty and error by horizon](uncertainty.png)"]
+    PAGE.write_text("\n\n".join(parts) + "\n")
+    TABLES.write_text("\n\n".join(["# What the model knows of its own ignorance: all tables", *tables(rows)]) + "\n")
+
+
+def tables(rows: Rows) -> list[str]:
+    tasks = list(dict.fromkeys(row["task"] for row in pick(rows, metric="auroc")))
+    parts: list[str] = []
     for task in tasks:
         parts += [
             f"## {task}: seen from unseen",
@@ -212,11 +285,10 @@ def write(out: Path) -> None:
                 correlation(rows, task, error),
             ]
         parts += [f"## {task}: intervals", intervals(rows, task), f"## {task}: the trap of drift", drift(rows, task)]
-    parts += [
-        "## The hole exploited",
-        promises(rows),
-        "## The hole filled",
-        "Share of its 100 cells seen.",
-        filling(rows),
-    ]
-    PAGE.write_text("\n\n".join(parts) + "\n")
+        parts += [
+            f"## {task}: how wrong by now",
+            "What calibrations are worth on others' episodes.",
+            wrong_by_now(rows, task),
+        ]
+    parts += ["## The hole exploited", promises(rows)]
+    return [*parts, "## The hole filled", "Share of its 100 cells seen.", filling(rows)]

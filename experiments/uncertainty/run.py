@@ -36,7 +36,8 @@ def cases() -> list[Case]:
     for seed in SEEDS:
         found += [("measure", real, kind, seed) for kind in KINDS]
         found += [("exploit", real, kind, seed) for kind in FILLED]
-    return found + [("error", name, kind, seed) for name in (toy, real) for kind in KINDS for seed in SEEDS]
+    last = ("error", "expected")
+    return found + [(x, name, kind, seed) for x in last for name in (toy, real) for kind in KINDS for seed in SEEDS]
 
 
 def stages(out: Path, only: str = "") -> list[list[Job]]:

@@ -36,12 +36,14 @@ class Kind(NamedTuple):
     transition: Callable[..., torch.nn.Module]
     bootstrap: bool = False
     latents: Callable[[int], Latents] = GaussianLatents
+    share: float = 1.0  # of the world model's width that a member has
 
 
 KINDS = {
     "single": Kind(partial(SharedTrunk, members=1)),
     "shared": Kind(partial(SharedTrunk, members=MEMBERS)),
     "independent": Kind(partial(IndependentEnsemble, members=MEMBERS)),
+    "independent_half": Kind(partial(IndependentEnsemble, members=MEMBERS), share=0.5),
     "independent_priors": Kind(partial(IndependentEnsemble, members=MEMBERS, prior_scale=1.0), bootstrap=True),
     "bayesian": Kind(partial(BayesianTransition, members=MEMBERS)),
     "dropout": Kind(partial(DropoutTransition, members=MEMBERS)),
@@ -76,7 +78,7 @@ def build(task: Task, kind: Kind, action_size: int) -> WorldModel:
         action_size,
         PatchEncoder(size.image, channels=size.channels),
         kind.latents(size.latents),
-        partial(kind.transition, width=size.width),
+        partial(kind.transition, width=round(kind.share * size.width)),
         lambda feature: PatchDecoder(feature, size.image, channels=size.channels),
         deter=size.deter,
         width=size.width,

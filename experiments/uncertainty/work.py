@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.uncertainty.data import TASKS, held_out, training_data
+from experiments.uncertainty.data import TASKS, Sequences, held_out, training_data
+from experiments.uncertainty.expected import action_shuffle, dreamt, expected
 from experiments.uncertainty.exploit import exploited, filled
 from experiments.uncertainty.measure import measure
 from experiments.uncertainty.run import ACTOR_UPDATES, LENGTH, LONG, cases
@@ -36,11 +37,15 @@ def ask(stage: str, name: str, kind: str, seed: int, folder: Path) -> None:
         return
     long = min(LONG, task.steps)
 
+    def drifting() -> Sequences:
+        return held_out(task, folder, long, ("seen",))["seen"]
+
     def measured() -> list:
-        return measure(task, model, held_out(task, folder, LENGTH), held_out(task, folder, long, ("seen",))["seen"])
+        return measure(task, model, held_out(task, folder, LENGTH), drifting())
 
     stages: dict[str, Callable[[], list]] = {
         "measure": measured,
+        "expected": lambda: expected(dreamt(model, drifting().batch)) + action_shuffle(model, drifting().batch),
         "error": lambda: wrong(task, model, held_out(task, folder, LENGTH)),
         "exploit": lambda: exploited(task, kind, model, replay=replay, seed=seed, updates=ACTOR_UPDATES),
         "fill": lambda: filled(task, kind, model, seed=seed, updates=ACTOR_UPDATES, folder=folder / f"filled_{seed}"),

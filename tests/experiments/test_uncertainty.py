@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+
+from experiments.uncertainty import page
+from experiments.uncertainty.expected import Dreams, action_shuffle, expected
 from experiments.uncertainty.run import stages
+from experiments.uncertainty.summary import default_kind, summary, with_default
+from tests import tiny
+from tests.insight.test_trust import H, dreams
+from worldmodel.insight.clues import Judged
 
 
 def test_each_stage_leaves_what_the_next_one_reads(tmp_path: Path) -> None:
@@ -21,3 +33,52 @@ def test_a_part_of_the_study_brings_what_it_needs(tmp_path: Path) -> None:
     assert [job.name for job in data] == ["data point_swamp"]
     assert [job.name for job in models] == ["train point_swamp shared 0", "train point_swamp shared 1"]
     assert [job.name for job in asked] == ["measure point_swamp shared 0", "measure point_swamp shared 1"]
+
+
+def rows(transition: str, values: tuple[float, ...], **given: Any) -> list[dict[str, Any]]:
+    base = {"task": "toy", "transition": transition, "measure": "epistemic", "case": "hole_states", "horizon": 1}
+    return [base | given | {"seed": seed, "value": value} for seed, value in enumerate(values)]
+
+
+def test_the_summary_holds_medians_and_says_what_is_missing() -> None:
+    kind = default_kind()
+    told = rows(kind, (0.7, 0.8, 1.0), metric="auroc") + rows("single", (0.3,), metric="auroc", measure="entropy")
+    told += rows("single", (10.0, 10.0), metric="gap", measure="plain", case="actor")
+    told += rows("single", (1.0, 2.0), metric="gap", measure="cautious", case="actor")
+    told += rows(kind, (0.6, 0.9, 0.8), metric="rank_correlation", measure="expected", case="pixels")
+    found = summary(with_default(with_default(told)))
+    assert found["shipped_default"] == kind
+    assert found["auroc_hole"] == {kind: 0.8, "single": 0.3, "default": 0.8}
+    assert found["exploitation_cut"] == {kind: None, "single": 0.85, "default": None}
+    assert found["rank_pixels"]["default"]["expected"]["1"] == 0.8
+    assert found["rank_pixels"]["default"]["expected"]["5"] is None and found["cost_ratio"]["single"] is None
+
+
+def test_rows_of_jobs_take_the_place_of_those_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, new = rows("single", (0.1, 0.2), metric="auroc"), rows("single", (0.9,), metric="auroc")
+    monkeypatch.setattr(page, "DATA", tmp_path / "rows.json")
+    (tmp_path / "rows.json").write_text(json.dumps(kept))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "measure_single_0.json").write_text(json.dumps(new))
+    assert [row["value"] for row in page.gather(tmp_path)] == [0.9, 0.2]
+
+
+def test_a_calibration_is_tested_on_other_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.uncertainty.expected.RESAMPLES", 20)
+    clues, errors, episode = dreams(np.random.default_rng(0), 600)
+    found = {
+        (x["case"], x["metric"], x["horizon"]): x["value"] for x in expected(Dreams(Judged(clues, errors), episode))
+    }
+    for step in range(1, H + 1):
+        low, middle, high = (found["pixels", f"rank_correlation{end}", step] for end in ("_low", "", "_high"))
+        assert low < middle < high and 0.7 < middle < 0.95
+        assert 0.85 < found["pixels", "coverage_0.9", step] < 0.95 and found["pixels", "auroc_worst", step] > 0.9
+    assert found["better", "trust_horizon", None] > 0.8
+
+
+def test_a_model_that_ignores_actions_is_as_wrong_with_any() -> None:
+    model = tiny.world_model()
+    with torch.no_grad():
+        model.rssm.from_action.weight.zero_()
+    found = action_shuffle(model, tiny.batch(4, 8))
+    assert {row["horizon"] for row in found} == {1, 2, 3} and all(row["value"] == 1 for row in found)

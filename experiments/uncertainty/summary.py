@@ -1,0 +1,99 @@
+"""docs/uncertainty_summary.json: medians over tasks and seeds of the rows of docs/uncertainty.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import yaml
+
+from worldmodel.insight.shifts import SHIFTS
+from worldmodel.training.configs import SHIPPED
+
+Rows = list[dict[str, Any]]
+STEPS = (1, 2, 5, 10, 15, 40)
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+def default_kind() -> str:
+    """What the study calls the transition that is shipped as the default: the file in transition/ that says so too."""
+
+    def told(text: dict[str, Any]) -> Any:
+        return text["model"]["world_model"]["init_args"]["transition"]
+
+    shipped = told(yaml.safe_load((SHIPPED / "size" / "laptop.yaml").read_text()))
+    for path in sorted((SHIPPED / "transition").glob("*.yaml")):
+        if told(yaml.safe_load(path.read_text())) == shipped:
+            return path.stem
+    raise ValueError(f"no file of transition/ is the default {shipped}")
+
+
+def with_default(rows: Rows) -> Rows:
+    """The same with those of the shipped default once more, as transition ``default``."""
+    rows = [row for row in rows if row["transition"] != "default"]
+    kind = default_kind()
+    return rows + [row | {"transition": "default"} for row in rows if row["transition"] == kind]
+
+
+def median(rows: Rows, **wanted: Any) -> float | None:
+    """Over tasks and seeds; None where nothing was measured."""
+    values = [
+        row["value"]
+        for row in rows
+        if row["value"] is not None and all(row[name] == value for name, value in wanted.items())
+    ]
+    return round(float(np.median(values)), 3) if values else None
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    """Each figure by transition; None is what was not measured."""
+    kinds = list(dict.fromkeys(row["transition"] for row in rows))
+    parts = {kind: [row for row in rows if row["transition"] == kind] for kind in kinds}
+
+    def each(of: Callable[[Rows, str], Any]) -> dict[str, Any]:
+        return {kind: of(part, kind) for kind, part in parts.items()}
+
+    def by_step(part: Rows, steps: Iterable[int] = STEPS, **wanted: Any) -> dict[str, float | None]:
+        return {str(step): median(part, horizon=step, **wanted) for step in steps}
+
+    def unseen(part: Rows, kind: str, case: str) -> float | None:
+        measure = "entropy" if kind.startswith("single") else "epistemic"
+        return median(part, metric="auroc", measure=measure, case=case)
+
+    def rank(what: str) -> Callable[[Rows, str], Any]:
+        return lambda part, kind: {
+            "expected": by_step(part, measure="expected", case=what, metric="rank_correlation"),
+            "spread": by_step(part, measure=what, case="everything", metric=f"rank_correlation_{what}"),
+        }
+
+    return {
+        "shipped_default": default_kind(),
+        "auroc_hole": each(lambda part, kind: unseen(part, kind, "hole_states")),
+        "auroc_shifts": each(lambda part, kind: {shift: unseen(part, kind, shift) for shift in SHIFTS}),
+        "rank_pixels": each(rank("pixels")),
+        "rank_reward": each(rank("reward")),
+        "coverage": each(
+            lambda part, _: {
+                what: {
+                    f"{level:g}": by_step(part, measure="expected", case=what, metric=f"coverage_{level:g}")
+                    for level in LEVELS
+                }
+                for what in ("pixels", "reward", "return")
+            }
+        ),
+        "trapped": each(lambda part, _: by_step(part, measure="expected", case="pixels", metric="trapped")),
+        "exploitation_cut": each(lambda part, _: cut(part)),
+        "cost_ratio": each(lambda part, _: median(part, metric="cost_ratio")),
+        "action_shuffle": each(lambda part, _: by_step(part, measure="action_shuffle", case="pixels", metric="ratio")),
+    }
+
+
+def cut(rows: Rows) -> float | None:
+    """Median share by which caution makes the gap of imagined and real return smaller, where there is one."""
+    gaps: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == "gap":
+            gaps.setdefault((row["task"], row["case"], row["seed"]), {})[row["measure"]] = row["value"]
+    shares = [1 - x["cautious"] / x["plain"] for x in gaps.values() if x.get("plain", 0) > 0.5 and "cautious" in x]
+    return round(float(np.median(shares)), 3) if shares else None
