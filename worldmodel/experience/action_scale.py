@@ -63,9 +63,13 @@ class ActionScale(NamedTuple):
         return np.clip(2 * unit - 1, -1, 1).astype(np.float32)
 
     def original(self, action: np.ndarray) -> np.ndarray:
-        """Actions of a policy (..., A) as they were recorded: (..., A) in the box, or choices (...,)."""
+        """Actions of a policy (..., A) as they were recorded: (..., A) in the box, or choices (...,).
+
+        Choices may be one-hot or, as ``SinglePolicy`` gives them, numbers from zero.
+        """
         if self.discrete:
-            return np.asarray(action).argmax(-1) + self.start
+            array = np.asarray(action)
+            return (array.argmax(-1) if array.ndim and array.shape[-1] == self.size > 1 else array) + self.start
         low, high = np.array(self.low), np.array(self.high)
         return low + (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2 * (high - low)
 

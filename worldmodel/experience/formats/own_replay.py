@@ -27,7 +27,7 @@ class OwnReplay(Format):
         shards = [folder for folder in shards if any(folder.glob("*.npz"))]
         if not shards:
             raise UserError(f"{self.path} holds no replay: name a run's folder that has one")
-        self._replays, imported = [], read_imported(self.path)
+        self.replays, imported = [], read_imported(self.path)
         for folder in shards:
             shape, size = stored_shapes(folder)
             with warnings.catch_warnings():
@@ -38,12 +38,12 @@ class OwnReplay(Format):
                     )
                 except UserWarning as cause:
                     raise UserError(f"{folder} is damaged: {cause}") from cause
-            self._replays.append(replay)
+            self.replays.append(replay)
         self.image_shape = shape
         self._scale = None if imported is None else imported.scale
 
     def __len__(self) -> int:
-        return sum(replay.num_episodes for replay in self._replays)
+        return sum(replay.num_episodes for replay in self.replays)
 
     def scale(self) -> ActionScale | None:
         return self._scale
@@ -53,7 +53,7 @@ class OwnReplay(Format):
             yield episode.action
 
     def episodes(self) -> Iterator[ForeignEpisode]:
-        for replay in self._replays:
+        for replay in self.replays:
             for number, records in replay.episodes():
                 action = records["action"][1:]
                 yield ForeignEpisode(

@@ -1,0 +1,170 @@
+"""Learning from data alone, plain and cautious: ``python -m experiments.offline RUN --out runs/offline``.
+
+From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
+``mixed``, what the run collected while it learned; ``expert``, its actor as it explores. Each is imported, and trained
+on with two seeds, plain and with ``policy/cautious``; the run's task is but evaluated in. Every training is a job of
+the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from experiments import runner, runs
+from worldmodel.experience.collector import Collector, Policy, RandomPolicy
+from worldmodel.experience.formats.own_replay import OwnReplay
+from worldmodel.experience.replay import Replay
+from worldmodel.experience.vector import Environments
+from worldmodel.training.loading import load_run
+from worldmodel.training.run_folder import RunFolder
+
+KINDS = ("random", "mixed", "expert")
+VARIANTS = {"plain": [], "cautious": ["policy/cautious"]}
+
+
+class Job(NamedTuple):
+    """One training run."""
+
+    kind: str
+    variant: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        return out / f"{self.kind}_{self.variant}_{self.seed}"
+
+
+def collect(run: Path, out: Path, steps: int) -> None:
+    """Write the three data sets that are not there, each of so many steps or as many as there are."""
+    agent, data = load_run(run)
+    torch.manual_seed(0)
+    try:
+        for kind in KINDS:
+            if (out / kind).exists():
+                continue
+            with tempfile.TemporaryDirectory(dir=out) as temporary:
+                found = Path(temporary) / kind
+                found.mkdir()
+                if kind == "mixed":
+                    write(_spread(run, steps), found)
+                else:
+                    policy = RandomPolicy(data.action) if kind == "random" else agent.policy(explore=True)
+                    with torch.no_grad():
+                        write(_driven(data.held_out("report"), policy, Path(temporary) / "replay", steps), found)
+                found.rename(out / kind)
+    finally:
+        data.close()
+
+
+def write(episodes: Iterable[np.ndarray], folder: Path) -> None:
+    """Records (L,) of whole episodes as V-D4RL's files, one for each."""
+    for number, records in enumerate(episodes):
+        ends = np.arange(len(records)) == len(records) - 1
+        np.savez_compressed(
+            folder / f"episode_{number:05d}-{len(records)}.npz",
+            image=records["image"].transpose(0, 2, 3, 1),
+            action=records["action"],
+            reward=records["reward"],
+            discount=1.0 - records["is_terminal"],
+            is_first=records["is_first"],
+            is_last=ends,
+            is_terminal=records["is_terminal"],
+        )
+
+
+def _driven(environments: Environments, policy: Policy, folder: Path, steps: int) -> Iterator[np.ndarray]:
+    """Whole episodes of a policy."""
+    replay = Replay(folder, image_shape=environments.image_shape, action_size=environments.action.size)
+    collector, before = Collector(environments, replay), 0
+    environments.restart()
+    while before < steps:
+        collector.collect(policy, 1)
+        if collector.episodes:
+            before = sum(len(records) - 1 for _, records in replay.episodes(ended=True))
+    for _, records in replay.episodes(ended=True):
+        yield records
+
+
+def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
+    """Episodes that a run collected, evenly from its first to its last."""
+    whole = [r for replay in OwnReplay(run).replays for _, r in replay.episodes(ended=True) if r["is_first"][0]]
+    share = min(1.0, steps / sum(len(records) - 1 for records in whole))
+    for number, records in enumerate(whole):
+        if int((number + 1) * share) > int(number * share):
+            yield records
+
+
+def jobs(seeds: Iterable[int]) -> list[Job]:
+    """A seed of everything before the next."""
+    return [Job(kind, variant, seed) for seed, kind, variant in product(seeds, KINDS, VARIANTS)]
+
+
+def prepare(job: Job, out: Path, size: int) -> None:
+    """Import a job's data, unless it is there."""
+    if not (job.folder(out) / "replay").exists():
+        words = ["import", "v-d4rl", str(out / job.kind), "--run", str(job.folder(out)), "--size", str(size)]
+        subprocess.run([sys.executable, "-m", "worldmodel", *words], cwd=runner.ROOT, check=True)
+
+
+def runner_job(job: Job, out: Path, configs: list[str], extra: list[str]) -> runner.Job:
+    """The job as the runner sees it."""
+    run = job.folder(out)
+    words = runs.fit([*configs, *VARIANTS[job.variant]], job.seed, run, ["--offline", *extra])
+    done = run.with_suffix(".json")
+    command = ("-m", "experiments.suite.train", str(run), str(done), json.dumps(job._asdict()), *words)
+    return runner.Job(" ".join(map(str, job)), command, done, run.with_suffix(".log"))
+
+
+def page(out: Path, seeds: list[int]) -> str:
+    """The table, in Markdown: what each data set earned itself, and what was learned from it."""
+    lines = ["| data | its own return | " + " | ".join(VARIANTS) + " |", "|---" * (2 + len(VARIANTS)) + "|"]
+    for kind in KINDS:
+        own = [float(np.load(path)["reward"].sum()) for path in sorted((out / kind).glob("*.npz"))]
+        cells = [f"{np.mean(own):.0f} ({len(own)} episodes)"]
+        for variant in VARIANTS:
+            files = [Job(kind, variant, seed).folder(out).with_suffix(".json") for seed in seeds]
+            found = [json.loads(path.read_text())["return_mean"] for path in files if path.exists()]
+            each = ", ".join(f"{x:.0f}" for x in found)
+            cells.append(f"{np.mean(found):.0f} ({each})" if found else "")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="a trained run, of whose task and policy the data is")
+    parser.add_argument("--out", type=Path, default=Path("runs/offline"), help="where the work is kept")
+    parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
+    parser.add_argument("--rounds", type=int, default=150, help="of 50 updates, each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--config", nargs="*", default=["transition/independent"], help="what every training is of")
+    parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
+    parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")
+    given = parser.parse_args()
+    out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
+    out.mkdir(parents=True, exist_ok=True)
+    collect(given.run, out, given.steps)
+    extra = [f"--data.task={data['task']}", f"--data.action_repeat={data['action_repeat']}"]
+    extra += [f"--data.size={data['size']}", f"--schedule.rounds={given.rounds}"]
+    extra += [f"--{word}" for word in given.set]
+    todo = jobs(given.seeds)
+    for job in todo:
+        prepare(job, out, data["size"])
+    failed = runner.run_jobs([runner_job(job, out, given.config, extra) for job in todo], given.address)
+    (out / "page.md").write_text(page(out, given.seeds))
+    print((out / "page.md").read_text() + json.dumps({"runs": len(todo), "failed": failed}))
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
