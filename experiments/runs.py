@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from worldmodel.training.configs import merged
@@ -55,3 +56,15 @@ def row(run: Path) -> dict[str, Any]:
         "episodes": len(last["returns"]),
         "curve": [[x["frames"], round(x["seconds"] / 60, 2), x["return_mean"]] for x in lines],
     }
+
+
+def at_frames(curve: list[list[float]], frames: float) -> float:
+    """The return at ``frames`` of a curve of [frames, minutes, return], on a line between the evaluations around it."""
+    x, _, y = zip(*curve, strict=True)
+    return float(np.interp(frames, x, y))
+
+
+def at_minutes(curve: list[list[float]], minutes: float) -> float:
+    """The same at ``minutes`` of training."""
+    _, x, y = zip(*curve, strict=True)
+    return float(np.interp(minutes, x, y))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.encoders.run import KINDS, TOYS, Job, words
+from experiments.runs import at_frames
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOTES, RESULTS = DOCS / "encoders_notes.md", DOCS / "encoders_results.md"
@@ -72,12 +73,6 @@ def compared(rows: Rows) -> Rows:
             values["return_late"] = late(row["value"])
             found += [row | {"metric": metric, "value": value} for metric, value in values.items()]
     return found
-
-
-def at_frames(curve: Curve, frames: float) -> float:
-    """The return at ``frames``, on a straight line between the two evaluations around it."""
-    x, _, y = zip(*curve, strict=True)
-    return float(np.interp(frames, x, y))
 
 
 def late(curve: Curve) -> float:
