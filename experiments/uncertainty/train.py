@@ -17,7 +17,7 @@ from worldmodel.experience.replay import Replay
 from worldmodel.model.bayesian import BayesianTransition, DropoutTransition
 from worldmodel.model.decoder import PatchDecoder
 from worldmodel.model.distributions import CategoricalLatents, GaussianLatents, Latents
-from worldmodel.model.independent import IndependentEnsemble
+from worldmodel.model.independent import IndependentEnsemble, IndependentHeads
 from worldmodel.model.transitions import SharedTrunk
 from worldmodel.model.world_model import WorldModel
 
@@ -42,6 +42,7 @@ class Kind(NamedTuple):
 KINDS = {
     "single": Kind(partial(SharedTrunk, members=1)),
     "shared": Kind(partial(SharedTrunk, members=MEMBERS)),
+    "independent_heads": Kind(partial(IndependentHeads, members=MEMBERS), share=0.5),
     "independent": Kind(partial(IndependentEnsemble, members=MEMBERS)),
     "independent_half": Kind(partial(IndependentEnsemble, members=MEMBERS), share=0.5),
     "independent_priors": Kind(partial(IndependentEnsemble, members=MEMBERS, prior_scale=1.0), bootstrap=True),
