@@ -260,7 +260,7 @@ class Player {
   }
 
   hand(who) {
-    if (who !== this.who) this.keys.sent(); // a tap that was meant for another time
+    if (who !== ME) this.keys.sent(); // a tap does not wait until one drives again
     this.who = who;
     if (who === ME) this.showAction(this.action); // not what another has done last
     this.drivers.forEach((button) => button.setAttribute("aria-pressed", button.dataset.does === who));
