@@ -156,10 +156,11 @@ def test_what_acts_in_an_environment_says_that_there_is_none(complaint: Any, fol
 @pytest.mark.parametrize(
     ("given", "data"),
     [
-        (["--offline", "--run", "x"], {"num_envs": None, "task": None, "action_repeat": 1}),
-        (["--offline", "--run", "x", "--data.task", "walker_walk"], {"num_envs": None}),
-        (["--task", "CartPole-v1", "--offline", "--run", "x"], {"num_envs": None, "task": "CartPole-v1"}),
-        (["--task", "walker_walk", "--run", "x", "--offline"], {"num_envs": None, "task": "walker_walk"}),
+        (["--offline", "--run", "x"], {"task": None, "action_repeat": 1}),
+        (["--offline", "--run", "x", "--data.task", "walker_walk"], {"task": "cartpole_balance"}),
+        (["--task", "CartPole-v1", "--offline", "--run", "x"], {"task": "CartPole-v1"}),
+        (["--task", "walker_walk", "--run", "x", "--offline"], {"task": "walker_walk"}),
+        (["--offline", "--run", "x", "--config", str(TINY)], {"task": TOY}),
     ],
 )
 def test_the_switch(given: list[str], data: dict[str, Any]) -> None:
@@ -167,6 +168,7 @@ def test_the_switch(given: list[str], data: dict[str, Any]) -> None:
     configs = [expanded[i + 1] for i, word in enumerate(expanded) if word == "--config"]
     held = early.merged(*configs)["data"]
     assert {name: held.get(name) for name in data} == data and "--offline" not in expanded
+    assert expanded[expanded.index("--data.num_envs") + 1] == "null"  # over all files
     early.check("fit", expanded)
 
 

@@ -36,7 +36,7 @@ def expand(given: Iterable[str]) -> list[str]:
     """``--task walker_walk`` as ``--config task/walker_walk``, and so for each kind; a policy leaves a run its own.
 
     A task that is not shipped comes with an action repeat that suits what nobody has tuned. It lies over what is
-    shipped and under files that are named later. So does ``--offline``: no environment is collected from, and without a
+    shipped and under files that are named later. With ``--offline`` no environment is collected from, and without a
     task there is none.
 
     Raises:
@@ -68,6 +68,7 @@ def expand(given: Iterable[str]) -> list[str]:
         if not _run_of([word for part in parts for word in part]):
             raise UserError("say which run holds the data: worldmodel fit --offline --run runs/NAME")
         own |= {"num_envs": None} if has_task else {"num_envs": None, "task": None, "action_repeat": 1}
+        parts.append(["--data.num_envs", "null"])  # over files of one's own, too
     if own:
         parts.insert(last_shipped + 1, ["--config", yaml.safe_dump({"data": own})])
     return [word for part in parts for word in part]
