@@ -24,6 +24,11 @@ def command(run: Path, configs: Iterable[str], devices: int = 1, more: Iterable[
     return [sys.executable, "-m", "worldmodel", "fit", *given, *more, "--run", str(run)]
 
 
+def _heed() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Processes:
     """All processes that a command starts, in a session of their own.
 
@@ -43,6 +48,7 @@ class Processes:
                 stderr=file if printed else None,
                 start_new_session=True,
                 env=os.environ | dict(environment or {}),
+                preexec_fn=_heed,
             )
 
     def alive(self) -> list[psutil.Process]:
