@@ -180,6 +180,31 @@ def test_the_real_frame_is_shown_again(page: Any) -> None:
         until(page, "data.step == 0")
 
 
+@pytest.mark.parametrize(
+    ("behind", "text"), [(True, "Dream and truth have parted"), (False, "likely no better by now")]
+)
+def test_the_page_says_when_dream_and_truth_have_parted(page: Any, behind: bool, text: str) -> None:
+    class Parted(PlayerSession):
+        def step(self, action: Any = None) -> Frame:
+            return super().step(action)._replace(behind=behind, lost=True)
+
+    def make() -> PlayerSession:
+        session = make_session()
+        session.__class__ = Parted
+        return session
+
+    with served(make) as address:
+        opened(page, address)
+        outline = "document.querySelector('.wm-dream').parentElement.style.outline"
+        assert "not known" not in page.locator(".wm-trust").inner_text() and page.evaluate(outline) == ""
+        page.keyboard.press(".")
+        until(page, "data.step == 1 && data.trusted === 'false'")
+        assert text in page.locator(".wm-trust").inner_text() and "4px" in page.evaluate(outline)
+        page.keyboard.press("e")
+        until(page, "data.step == 0")
+        assert page.locator(".wm-trust").inner_text() == "A dream begins." and page.evaluate(outline) == ""
+
+
 def test_others_can_drive_and_a_slider_takes_over(page: Any) -> None:
     with served() as address:
         opened(page, address)
