@@ -50,6 +50,7 @@ def test_a_unit_of_expected_error_is_worth_its_weight(trust: Trust) -> None:
 
 def test_it_is_what_the_calibration_expects(trust: Trust) -> None:
     clues, _, _ = dreams(np.random.default_rng(1), 20)
+    clues = clues._replace(uncertainty=clues.uncertainty.clip(max=1.5))
     clues = clues._replace(so_far=clues.uncertainty.cumsum(1))
     uncertainty = torch.from_numpy(clues.uncertainty)
     assert trust.along is not None
@@ -61,6 +62,14 @@ def test_it_is_what_the_calibration_expects(trust: Trust) -> None:
     for threshold in (0.02, 0.05):
         steps = Caution(trust).truncation(threshold)(uncertainty).cumprod(1).sum(1).numpy()
         np.testing.assert_array_equal(steps, trust.along.trusted_steps(clues, threshold))
+
+
+def test_beyond_what_was_held_out_the_error_grows_in_proportion(trust: Trust) -> None:
+    assert trust.along is not None
+    top = float(trust.along.models["reward"].top[0, Clues._fields.index("uncertainty")])
+    expected = Caution(trust).reward_error(torch.tensor([[top], [4 * top], [40 * top]]))[:, 0]
+    assert expected[0].item() == pytest.approx(0.2 * top**0.5, rel=0.1)
+    assert (expected / expected[0]).tolist() == pytest.approx([1, 4, 40], rel=0.02)
 
 
 def test_beyond_what_is_known_the_last_step_stands_for_all(trust: Trust) -> None:

@@ -25,7 +25,8 @@ class RewardErrorWeight(UncertaintyWeight):
     """``value`` times the error of the reward that is to be expected of each step, in units of reward.
 
     At -1 a planner counts on the reward less its likely error. Where uncertainty says nothing of the error, as it may
-    late in a rollout, all plans cost the same, and caution costs nothing.
+    late in a rollout, all plans cost the same, and caution costs nothing. Rollouts that are more unsure than what was
+    held out are beyond what the calibration knows: there the error is taken to grow in proportion, a guess.
 
     Args:
         calibration: a run's ``calibration.json``, or what ``load_trust`` gives.
@@ -64,7 +65,7 @@ class AtTrustHorizon(Truncation):
         along = _along(calibration)
         self.threshold, self.limit = threshold, along.limit
         self._likely = _Expected(along.models["pixels"], 0.5)
-        self._still = _Expected(along.models["still"], 0.5)
+        self._still = _Expected(along.models["still"], 0.5, beyond=False)
         self._most = _Expected(along.models["pixels"], 0.9)
 
     def __call__(self, uncertainty: Tensor) -> Tensor:
@@ -95,13 +96,18 @@ class Caution(NamedTuple):
 
 
 class _Expected(nn.Module):
-    """An ``ErrorModel`` of the uncertainty along rollouts (M, H), at one of its probabilities, with gradients."""
+    """An ``ErrorModel`` of the uncertainty along rollouts (M, H), at one of its probabilities, with gradients.
+
+    Rollouts that are more unsure than the held-out dreams were are beyond what it was fitted on: there the error grows
+    in proportion to the uncertainty, or to the sum of it, whichever is further out; not at all if not ``beyond``.
+    """
 
     bias: Tensor  # (H,)
     weight: Tensor  # (H, 2)
     floor: Tensor  # (2,)
+    top: Tensor  # (H, 2)
 
-    def __init__(self, model: ErrorModel, probability: float) -> None:
+    def __init__(self, model: ErrorModel, probability: float, beyond: bool = True) -> None:
         super().__init__()
         columns = [Clues._fields.index(name) for name in ALONG]
         ratio = model.ratio[:, PROBABILITIES.index(probability)]  # (H,), not finite where nothing is known
@@ -110,13 +116,17 @@ class _Expected(nn.Module):
             raise UserError("the calibration knows nothing of this error: worldmodel report fits it again")
         known = np.where(known < 0, np.isfinite(ratio).argmax(), known)
         bias = model.bias[known] + np.log(np.maximum(ratio[known], 1e-12))
-        for name, x in (("bias", bias), ("weight", model.weight[known][:, columns]), ("floor", model.floor[columns])):
+        self.beyond = beyond
+        buffers = {"bias": bias, "weight": model.weight[known][:, columns], "floor": model.floor[columns]}
+        for name, x in (buffers | {"top": model.top[:, columns] + model.floor[columns]}).items():
             self.register_buffer(name, torch.from_numpy(x).float(), persistent=False)
 
     def forward(self, uncertainty: Tensor) -> Tensor:
         step = torch.arange(uncertainty.shape[1], device=uncertainty.device).clamp(max=len(self.bias) - 1)
-        clues = torch.stack([uncertainty, uncertainty.cumsum(1)], -1).clamp_min(0)  # as ``ALONG`` has them
-        return (self.bias[step] + (self.weight[step] * (clues + self.floor).log()).sum(-1)).exp()
+        along = torch.stack([uncertainty, uncertainty.cumsum(1)], -1).clamp_min(0)  # (M, H, 2), as ``ALONG`` has them
+        clues, top = along + self.floor, self.top[step]
+        likely = (self.bias[step] + (self.weight[step] * torch.minimum(clues, top).log()).sum(-1)).exp()
+        return likely * (clues / top).amax(-1).clamp_min(1) if self.beyond else likely
 
 
 def _along(calibration: str | Trust) -> Trust:

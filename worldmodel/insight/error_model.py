@@ -65,6 +65,7 @@ class ErrorModel(NamedTuple):
     weight: np.ndarray  # (H, C)
     floor: np.ndarray  # (C,)
     ratio: np.ndarray  # (H, P) quantiles of error / function, of dreams that it was not fitted on
+    top: np.ndarray  # (H, C) clues that one dream in twenty was above
 
     def function(self, clues: Clues) -> Steps:
         """What the error (n, H) depends on, without its size."""
@@ -76,7 +77,7 @@ class ErrorModel(NamedTuple):
 
     def of(self, part: slice) -> ErrorModel:
         """The same for some of the steps."""
-        return ErrorModel(self.bias[part], self.weight[part], self.floor, self.ratio[part])
+        return self._replace(**{name: getattr(self, name)[part] for name in ("bias", "weight", "ratio", "top")})
 
 
 def fit_error_model(
@@ -94,7 +95,8 @@ def fit_error_model(
     none = np.tile(np.where(np.array(PROBABILITIES) < 0.5, 0.0, math.inf), (error.shape[1], 1))
     seen = np.array([name in reads for name in Clues._fields])
     bias, weight = _fit_steps(logarithms(clues, floor)[chosen], error[chosen], seen)
-    return ErrorModel(bias, weight, floor, none)
+    top = np.stack([np.quantile(x[chosen], 0.95, axis=0) for x in clues], -1)  # (H, C)
+    return ErrorModel(bias, weight, floor, ratio=none, top=top)
 
 
 def with_bands(model: ErrorModel, clues: Clues, error: Steps) -> ErrorModel:
