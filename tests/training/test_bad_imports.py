@@ -138,7 +138,7 @@ BAD: list[tuple[str, Change, str]] = [
     ("lerobot", cut(VIDEO), "cut short"),
     ("lerobot", info(codebase_version="v2.1"), "is of LeRobot's version v2.1: convert it to v3.0"),
     ("lerobot", info(features={}), "lacks action, which a dataset of LeRobot has"),
-    ("lerobot", info(data_path="../x.parquet"), "data_path leads out of the folder"),
+    ("lerobot", info(data_path="../x.parquet"), "speaks of a file out of the folder"),
     ("lerobot", emptied, "is no dataset of LeRobot: there is no meta/info.json"),
     ("videos", cut("take_1.mp4"), "take_1.mp4"),
     ("videos", text("actions.csv", "video,", "clip,"), "lacks video, which a table of actions has"),

@@ -119,10 +119,10 @@ def test_config_files(tmp_path: Path, complaint: Any, text: str, message: str) -
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "say what to do: fit, validate, report, imagine, play, export, tasks, or --help"),
+        ([], "say what to do: fit, validate, report, imagine, play, export, import, export-data, tasks, or --help"),
         (["fitt"], "no command fitt: did you mean fit?"),
         (["imagin", "--run", "x"], "no command imagin: did you mean imagine?"),
-        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export, tasks"),
+        (["xyz"], "no command xyz: there are fit, validate, report, imagine, play, export, import, export-data, tasks"),
         (["fit"], "say what to run"),
         (["validate", "--run", "{empty}"], "holds no run"),
         (["validate", "--config", str(CONFIGS / "base.yaml"), "--run", "{empty}"], "there is no checkpoint"),

@@ -146,11 +146,11 @@ def test_there_has_to_be_data(complaint: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_environments")
-@pytest.mark.parametrize("command", ["report", "play", "validate", "imagine"])
-def test_what_acts_in_an_environment_says_that_there_is_none(complaint: Any, folder: Path, command: str) -> None:
+def test_what_acts_in_an_environment_says_that_there_is_none(complaint: Any, folder: Path) -> None:
     run(words(folder, "--schedule.rounds", "1"))
-    more = ["--out", str(folder / "x.mp4")] if command == "imagine" else []
-    assert "this run has no environment, only data" in complaint([command, "--run", str(folder), *more])
+    for command in ("report", "play", "validate", "imagine"):
+        more = ["--out", str(folder / "x.mp4")] if command == "imagine" else []
+        assert "this run has no environment, only data" in complaint([command, "--run", str(folder), *more]), command
 
 
 @pytest.mark.parametrize(

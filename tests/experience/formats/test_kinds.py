@@ -108,6 +108,7 @@ def test_rewards_that_nobody_knows(tmp_path: Path, name: str) -> None:
     short = 1 if name == "lerobot" else 0  # where the last action led, and what it earned, was not recorded
     for r, e in zip(records, episodes, strict=True):
         assert len(r) == e.steps + 1 - short
+        assert r["is_terminal"][-1] == (e.terminated and name == "hdf5")  # others do not say, or have not recorded it
         np.testing.assert_allclose(r["action"][1:], e.action[: len(r) - 1], atol=1e-6)
 
 

@@ -138,7 +138,7 @@ def at_each_frame(
     """Of as many images as actions, what is aligned: where the last action led was not recorded.
 
     Where rewards are, the last image stands twice, so that the last reward is not lost: in many tasks of robots it is
-    the only one. Without them the last action is left out.
+    the only one. Without them the last action is left out, and the episode does not end in a terminal state.
     """
     if reward is None or not len(reward) or np.isnan(reward[-1]):
         return image, action[:-1], None if reward is None else reward[:-1]

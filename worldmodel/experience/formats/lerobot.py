@@ -74,7 +74,8 @@ class LeRobotData(Format):
             image = self._filmed(films, row, where) if self._is_film else self._stored(held[self._camera])
             images, action, reward = self._aligned(image, row, held)
             ends = held.get(_TERMINATED) or [False]
-            terminated = bool(np.any(ends[-1]))
+            # where the last action is left out, so is the state that it led to
+            terminated = bool(np.any(ends[-1])) and len(action) == row["length"]
             yield ForeignEpisode(images, action, reward, terminated=terminated, truncated=not terminated, where=where)
 
     def _aligned(self, image: Any, row: dict[str, Any], held: dict[str, list]) -> tuple[Any, Any, Any]:
@@ -118,9 +119,12 @@ class LeRobotData(Format):
         with reading(self.path / "meta" / "info.json", "what says where files are"):
             chunk, file = row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"]
             name = str(self._info[template]).format(chunk_index=chunk, file_index=file, video_key=self._camera)
+        return self._inside(name)
+
+    def _inside(self, name: str) -> Path:
         path = self.path / name
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise UserError(f"{self.path}: {template} leads out of the folder, to {path}")
+            raise UserError(f"{self.path} speaks of a file out of the folder: {path}")
         return path
 
     def _filmed(self, films: _Films, row: dict[str, Any], where: str) -> Iterator[np.ndarray]:
@@ -138,7 +142,7 @@ class LeRobotData(Format):
         """Pictures that stand in the table, each a file's bytes or its name."""
         for value in values:
             with reading(self.path, "a picture"):
-                held = value["bytes"] if value["bytes"] is not None else (self.path / value["path"]).read_bytes()
+                held = value["bytes"] if value["bytes"] is not None else self._inside(value["path"]).read_bytes()
                 image = np.asarray(Image.open(io.BytesIO(held)).convert("RGB"))
             yield image
 

@@ -66,4 +66,5 @@ class VideoFolder(Format):
             action = self._action[rows]
             if frames_in(path) == len(rows):
                 image, action, reward = at_each_frame(image, action, reward)
+                terminated = terminated and len(action) == len(rows)  # or the state that it led to was not recorded
             yield ForeignEpisode(image, action, reward, terminated=terminated, truncated=False, where=str(path))
