@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.uncertainty.summary import summary, with_default
+from worldmodel.insight.trust import LEVELS, QUANTITIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 DATA, PAGE, NOTES = DOCS / "uncertainty.json", DOCS / "uncertainty.md", DOCS / "uncertainty_notes.md"
@@ -132,10 +133,14 @@ def promises(rows: Rows) -> str:
                         for x in ("imagined", "real", "real_return")
                     ]
                     smaller = f"{100 * (1 - gaps[1] / gaps[0]):.0f}%" if gaps[0] > 0.5 else "no gap"
-                    body.append([task, kind, who, str(seed), *cells, smaller])
+                    by_error = [
+                        mean(pick(own, measure="by_error", metric=x)) for x in ("imagined", "real", "real_return")
+                    ]
+                    body.append([task, kind, who, str(seed), *cells, smaller, *by_error])
     names = ["imagined", "real", "episode"]
-    head = [*(f"plain: {n}" for n in names), *(f"cautious: {n}" for n in names)]
-    return table(["task", "transition", "policy", "seed", *head, "gap smaller by"], body)
+    head = [*(f"{manner}: {n}" for manner in ("plain", "cautious") for n in names), "gap smaller by"]
+    head += [f"in units of error: {n}" for n in names]
+    return table(["task", "transition", "policy", "seed", *head], body)
 
 
 def filling(rows: Rows) -> str:
@@ -182,21 +187,23 @@ def curves(rows: Rows) -> None:
     figure.savefig(DOCS / "uncertainty.png", dpi=110)
 
 
-def wrong_by_now(rows: Rows, task: str) -> str:
+_CASES = ("pixels", "by_motion", "reward", "return")
+_SHORT = (*((case, "rank_correlation") for case in _CASES), ("pixels", "trapped"), ("pixels", "coverage_0.9"))
+
+
+_LONG = (
+    *_SHORT[:4],
+    *((case, x) for x in ("auroc_worst", "trapped", *(f"coverage_{x:g}" for x in LEVELS)) for case in QUANTITIES[:3]),
+)
+
+
+def wrong_by_now(rows: Rows, task: str, short: bool = False) -> str:
     """What calibrations are worth: each figure by step."""
     steps = (1, 5, 10, 15, 40)
     body = []
     for kind in KINDS:
         own = pick(rows, task=task, transition=kind, measure="expected")
-        for case, metric in (
-            *((case, "rank_correlation") for case in ("pixels", "by_motion", "reward", "return")),
-            *((case, metric) for metric in ("auroc_worst", "trapped") for case in ("pixels", "reward", "return")),
-            *(
-                (case, f"coverage_{x}")
-                for x in ("0.5", "0.8", "0.9", "0.95")
-                for case in ("pixels", "reward", "return")
-            ),
-        ):
+        for case, metric in _SHORT if short else _LONG:
             cells = [mean(pick(own, case=case, metric=metric, horizon=step)) for step in steps]
             if set(cells) != {"-"}:
                 body.append([kind, case.replace("_", " "), metric.replace("_", " "), *cells])
@@ -251,17 +258,9 @@ def write(out: Path) -> None:
     SUMMARY.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     rows = [row for row in strict if row["transition"] != "default"]
     curves(rows)
-    told = (
-        "Medians over tasks and seeds, from `uncertainty_summary.json`. Ranks are those of the members' spread in the "
-    )
-    told += "study's dreams;\nall tables are in [uncertainty_tables.md](uncertainty_tables.md)."
-    parts = [
-        "# What the model knows of its own ignorance",
-        NOTES.read_text().strip(),
-        "## In short",
-        told,
-        medians(found),
-    ]
+    parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
+    parts += ["## How wrong by now: `notebooks/run`", wrong_by_now(rows, "cartpole_swingup", short=True)]
+    parts += ["## In short", "Medians over tasks and seeds; ranks are those of the members' spread.", medians(found)]
     parts += ["![rank correlation of uncertainty and error by horizon](uncertainty.png)"]
     PAGE.write_text("\n\n".join(parts) + "\n")
     TABLES.write_text("\n\n".join(["# What the model knows of its own ignorance: all tables", *tables(rows)]) + "\n")

@@ -47,7 +47,9 @@ def ask(stage: str, name: str, kind: str, seed: int, folder: Path) -> None:
         "measure": measured,
         "expected": lambda: expected(dreamt(model, drifting().batch)) + action_shuffle(model, drifting().batch),
         "error": lambda: wrong(task, model, held_out(task, folder, LENGTH)),
-        "exploit": lambda: exploited(task, kind, model, replay=replay, seed=seed, updates=ACTOR_UPDATES),
+        "exploit": lambda: exploited(
+            task, kind, model, replay=replay, seed=seed, updates=ACTOR_UPDATES, seen=drifting().batch
+        ),
         "fill": lambda: filled(task, kind, model, seed=seed, updates=ACTOR_UPDATES, folder=folder / f"filled_{seed}"),
     }
     rows = [{"task": name, "transition": kind, "seed": seed} | row for row in stages[stage]()]
