@@ -41,6 +41,7 @@ def test_dyna_is_trained_with_every_share() -> None:
     found = settings(dyna.STUDY, ["--tasks", "cartpole_swingup", "--seeds", "3", "--minutes", "30"])
     agents = [each.agent(ActionSpec(1, False)) for each in found.values()]
     assert [agent.actor_critic.imagined_share for agent in agents] == [0, 0.05, 0.5, 1]  # type: ignore[union-attr]
+    assert [agent.actor_critic.imagined_after for agent in agents] == [500, 500, 500, 0]  # type: ignore[union-attr]
     schedule = next(iter(found.values())).schedule()
     assert next(iter(found)) == "cartpole_swingup share_0 3" and (schedule.rounds, schedule.max_minutes) == (None, 30)
 

@@ -57,12 +57,15 @@ def test_the_end_of_training_says_so_too(blind: Path) -> None:
     assert calibrated(blind, 4).startswith("nothing is known of how wrong its dreams are: this run has no decoder")
 
 
-@pytest.mark.parametrize("name", ["infonce", "next_embedding"])
+DYNA = ["--config", str(CONFIGS / "policy/dyna.yaml"), "--model.actor_critic.init_args.imagined_after", "6"]
+
+
+@pytest.mark.parametrize(("name", "more"), [("infonce", []), ("next_embedding", DYNA)], ids=["infonce", "dyna"])
 def test_with_a_decoder_beside_all_is_drawn_and_a_run_goes_on_as_if_it_had_not_stopped(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, more: list[str]
 ) -> None:
-    run(words(tmp_path / "whole", *chosen(name)))
-    run(words(tmp_path / "cut", *chosen(name), "--schedule.rounds", "1"))
+    run(words(tmp_path / "whole", *chosen(name), *more))
+    run(words(tmp_path / "cut", *chosen(name), *more, "--schedule.rounds", "1"))
     run(["fit", "--run", str(tmp_path / "cut"), "--schedule.rounds", "2"])
     whole, cut = outcome(tmp_path / "whole"), outcome(tmp_path / "cut")
     assert whole["metrics"][-1].keys() == cut["metrics"][-1].keys()
