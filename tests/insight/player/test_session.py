@@ -222,7 +222,7 @@ def test_by_the_time_truth_and_dream_have_parted_the_shipped_run_says_so(monkeyp
     monkeypatch.setattr(play, "_EPISODES", 1)
     shipped = play.sessions(str(Path(__file__).parents[3] / "notebooks/run"), None, policy=None, seed=0)()
     shipped.drive("actor")
-    frames = [shipped.reset(), *(shipped.step() for _ in range(60))]
+    frames = [shipped.reset(), *(shipped.step() for _ in range(45))]
     lost = [frame.lost for frame in frames]
     said = [frame.judgement is not None and not frame.judgement.trusted for frame in frames]
     behind = [bool(frame.behind) for frame in frames]
