@@ -78,7 +78,7 @@ def _middle(trust: Trust, made: WorldModel) -> float:
 def test_an_expected_error_costs_its_weight(trust: Trust) -> None:
     made: WorldModel = model()
     rewards = []
-    for weight in (0.0, RewardErrorWeight(trust, -2.0)):
+    for weight in (0.0, RewardErrorWeight.of(trust, -2.0)):
         env = environment(3, made=made, mode=True, trust=always(trust), uncertainty_weight=weight)
         env.reset(seed=0)
         _, reward, _, _, infos = env.step(np.zeros((3, 2), np.float32))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from worldmodel.errors import UserError
 from worldmodel.insight.caution import AtTrustHorizon, Caution, RewardErrorWeight
 from worldmodel.insight.error_model import Clues
 from worldmodel.insight.trust import Trust, fit_trust
+from worldmodel.training.acting import read_policy
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_a_unit_of_expected_error_is_worth_its_weight(trust: Trust) -> None:
     torch.testing.assert_close(weight(uncertainty) * uncertainty.mean(), price.mean())
     torch.testing.assert_close(Caution(trust).reward_error(uncertainty), price / -3)
     (slope,) = torch.autograd.grad(price.sum(), uncertainty)
-    assert (slope < 0).all() and weight.counts and not RewardErrorWeight(trust, 0.0).counts
+    assert (slope < 0).all() and weight.counts and not RewardErrorWeight.of(trust, 0.0).counts
     assert not weight.state_dict() and not list(weight.parameters())
 
 
@@ -104,6 +106,7 @@ def test_an_actor_takes_it(trust: Trust) -> None:
     assert all(x.isfinite().all() for x in losses.values()) and metrics["uncertainty_weight"] < 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_configuration_names_it(trust: Trust, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(trust.to_json())
@@ -118,6 +121,11 @@ def test_a_configuration_names_it(trust: Trust, tmp_path: Path) -> None:
     planner = parser.instantiate_classes(parsed).planner
     assert isinstance(planner.uncertainty_weight, RewardErrorWeight) and isinstance(planner.truncation, AtTrustHorizon)
     assert planner.uncertainty_weight.value == -1 and planner.needs_uncertainty
+    controller = "worldmodel.control.planner_controller.PlannerController"
+    planning = {"class_path": "worldmodel.control.planners.cem.CEM", "init_args": given}
+    who = {"class_path": controller, "init_args": {"planner": planning}}
+    (tmp_path / "cautious.yaml").write_text(json.dumps({"model": {"evaluate_with": who}}))
+    assert callable(read_policy(tmp_path / "cautious.yaml"))  # of our own classes: nobody need be trusted
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_a_configuration_names_it(trust: Trust, tmp_path: Path) -> None:
     [
         (lambda trust: RewardErrorWeight("nowhere.json"), "there is no calibration nowhere.json: worldmodel report"),
         (lambda trust: AtTrustHorizon(__file__), "no calibration that can be read"),
-        (lambda trust: RewardErrorWeight(trust._replace(along=None)), "nothing of uncertainty along a rollout"),
+        (lambda trust: RewardErrorWeight.of(trust._replace(along=None)), "nothing of uncertainty along a rollout"),
     ],
 )
 def test_refused_in_a_line(trust: Trust, make: Callable[[Trust], Any], message: str) -> None:

@@ -29,17 +29,28 @@ class RewardErrorWeight(UncertaintyWeight):
     held out are beyond what the calibration knows: there the error is taken to grow in proportion, a guess.
 
     Args:
-        calibration: a run's ``calibration.json``, or what ``load_trust`` gives.
+        calibration: a run's ``calibration.json``.
         value: what a unit of expected error adds to the reward; below 0 cautious, above 0 curious.
 
     Raises:
         UserError: the file is none.
     """
 
-    def __init__(self, calibration: str | Trust, value: Finite = -1.0) -> None:
+    def __init__(self, calibration: str, value: Finite = -1.0) -> None:
         super().__init__()
+        self._take(_read(calibration), value)
+
+    @classmethod
+    def of(cls, trust: Trust, value: float = -1.0) -> RewardErrorWeight:
+        """The same of what ``load_trust`` gives."""
+        made = cls.__new__(cls)
+        UncertaintyWeight.__init__(made)
+        made._take(trust, value)
+        return made
+
+    def _take(self, trust: Trust, value: float) -> None:
         self.value, self.counts = value, value != 0
-        self.expected = _Expected(_along(calibration).models["reward"], 0.5)
+        self.expected = _Expected(_along(trust).models["reward"], 0.5)
 
     def forward(self, uncertainty: Tensor) -> Tensor:
         """What a unit of uncertainty is worth on average, ()."""
@@ -54,15 +65,25 @@ class AtTrustHorizon(Truncation):
     """Up to the step at which the dream is likely worse than if the last picture stayed: see ``Trust.trusted_steps``.
 
     Args:
-        calibration: a run's ``calibration.json``, or what ``load_trust`` gives.
+        calibration: a run's ``calibration.json``.
         threshold: an error in pixels instead, in (0, 1]: up to the step at which one of ten dreams is worse.
 
     Raises:
         UserError: the file is none.
     """
 
-    def __init__(self, calibration: str | Trust, threshold: PositiveFloat | None = None) -> None:
-        along = _along(calibration)
+    def __init__(self, calibration: str, threshold: PositiveFloat | None = None) -> None:
+        self._take(_read(calibration), threshold)
+
+    @classmethod
+    def of(cls, trust: Trust, threshold: float | None = None) -> AtTrustHorizon:
+        """The same of what ``load_trust`` gives."""
+        made = cls.__new__(cls)
+        made._take(trust, threshold)
+        return made
+
+    def _take(self, trust: Trust, threshold: float | None) -> None:
+        along = _along(trust)
         self.threshold, self.limit = threshold, along.limit
         self._likely = _Expected(along.models["pixels"], 0.5)
         self._still = _Expected(along.models["still"], 0.5, beyond=False)
@@ -84,11 +105,11 @@ class Caution(NamedTuple):
 
     def weight(self, value: float = -1.0) -> RewardErrorWeight:
         """For ``uncertainty_weight`` of planners, actors and dreams."""
-        return RewardErrorWeight(self.trust, value)
+        return RewardErrorWeight.of(self.trust, value)
 
     def truncation(self, threshold: float | None = None) -> AtTrustHorizon:
         """For ``truncation`` of planners and actors."""
-        return AtTrustHorizon(self.trust, threshold)
+        return AtTrustHorizon.of(self.trust, threshold)
 
     def reward_error(self, uncertainty: Tensor) -> Tensor:
         """The error of the reward to be expected (M, H) of rollouts of this uncertainty (M, H)."""
@@ -129,12 +150,14 @@ class _Expected(nn.Module):
         return likely * (clues / top).amax(-1).clamp_min(1) if self.beyond else likely
 
 
-def _along(calibration: str | Trust) -> Trust:
-    if not isinstance(calibration, Trust):
-        path = Path(calibration)
-        if not path.is_file():
-            raise UserError(f"there is no calibration {path}: worldmodel report fits a run's")
-        calibration = Trust.from_json(path.read_text())
-    if calibration.along is None:
+def _read(calibration: str) -> Trust:
+    path = Path(calibration)
+    if not path.is_file():
+        raise UserError(f"there is no calibration {path}: worldmodel report fits a run's")
+    return Trust.from_json(path.read_text())
+
+
+def _along(trust: Trust) -> Trust:
+    if trust.along is None:
         raise UserError("the calibration says nothing of uncertainty along a rollout: worldmodel report fits it again")
-    return calibration.along
+    return trust.along
