@@ -96,7 +96,7 @@ def write(study: Study, out: Path, folder: Path) -> None:
     ]
     for row in table:
         cells = [row["task"], row["variant"], f"{_cell(row['return_at_equal_frames'])} at {row['frames']:,}"]
-        cells += [f"{_cell(row['return_at_equal_minutes'])} at {row['minutes']:.0f}"]
+        cells += [f"{_cell(row['return_at_equal_minutes'])} at {row['minutes']:.1f}"]
         cells += [", ".join(f"{x:,}" for x in row["frames_seen"]), _cell(row["updates_per_second"], ".1f")]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Commands, each to be given `--run FOLDER`:", "", *[f"- `{row['command']}`" for row in rows], ""]

@@ -70,6 +70,6 @@ def test_the_page_is_that_of_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "docs" / "dyna_notes.md").write_text("## Notes\n")
     write(dyna.STUDY, tmp_path, tmp_path / "docs")
     text = (tmp_path / "docs" / "dyna.md").read_text()
-    assert "| a | share_0 | **30** (40, 20) at 400 | **56** (80, 32) at 8 | 1,000, 800 | **1.0** (1.0, 1.0) |" in text
+    assert "| a | share_0 | **30** (40, 20) at 400 | **56** (80, 32) at 8.0 | 1,000, 800 | **1.0** (1.0, 1.0) |" in text
     assert text.endswith("## Notes\n") and "`worldmodel fit share_1`" in text
     assert len(json.loads((tmp_path / "docs" / "dyna.json").read_text())["runs"]) == 3
