@@ -16,7 +16,16 @@ DOCS = Path(__file__).parents[2] / "docs"
 DATA, PAGE, NOTES = DOCS / "uncertainty.json", DOCS / "uncertainty.md", DOCS / "uncertainty_notes.md"
 TABLES, SUMMARY = DOCS / "uncertainty_tables.md", DOCS / "uncertainty_summary.json"
 DRAWN = ("single", "shared", "independent", "independent_priors", "bayesian", "dropout")
-KINDS = ("single", "shared", "independent", "independent_half", *DRAWN[3:], "single_softmax", "independent_softmax")
+KINDS = (
+    "single",
+    "shared",
+    "independent_heads",
+    "independent",
+    "independent_half",
+    *DRAWN[3:],
+    "single_softmax",
+    "independent_softmax",
+)
 Rows = list[dict[str, Any]]
 _NAMES = ("task", "transition", "seed", "measure", "case", "metric", "horizon")
 
