@@ -91,7 +91,8 @@ def test_widths_flow_from_the_world_model(transition: str) -> None:
     narrow = "model: {world_model: {init_args: {width: 24, deter: 40}}}"  # and of the transition nothing
     made = settings([narrow, transition]).agent(ActionSpec(1, discrete=False)).world_model.rssm.transition
     sizes = {n for parameter in made.parameters() for n in parameter.shape}
-    assert (12 if "half" in transition else 24) in sizes and 256 not in sizes
+    half = "half" in transition or getattr(made, "usual_share", 1) == 0.5
+    assert (12 if half else 24) in sizes and 256 not in sizes
 
 
 def test_a_width_of_its_own_is_the_transitions() -> None:

@@ -90,6 +90,7 @@ MORE: dict[str, Callable[[Path], list[str]]] = {  # what each needs, and what ma
     "mobilenet": lambda folder: of_torchvision(folder, "mobilenet_v3_small"),
     "mobilenetv4": lambda folder: of_timm(folder, "mobilenetv4_conv_small"),
     "patch": lambda _: SMALL,
+    "patch64": lambda _: SMALL,
     "r3m": of_r3m,
     "resnet18": lambda _: option(size=32),
     "siglip2": lambda folder: of_timm(folder, "vit_base_patch16_siglip_224", 32),

@@ -91,7 +91,7 @@ def test_fp16_may_look_for_its_scale_for_as_long_as_it_takes() -> None:
 def test_losses_that_are_never_finite_end_training(precise: bool) -> None:
     learner = agent(max_skipped=3).setup() if precise else in_fp16(4.0, max_skipped=3)
     batch = tiny.batch()
-    broken = batch._replace(reward=batch.reward * float("nan"))
+    broken = batch._replace(action=batch.action * float("nan"))
     with pytest.raises(UserError, match="not finite 3 times in a row after 0 updates"):
         for _ in range(20):
             assert learner.update(broken) == {}
