@@ -99,7 +99,7 @@ def _visit(line: str) -> str:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(address)
-        page.wait_for_function("document.querySelector('canvas, img') !== null", timeout=60_000)
+        page.wait_for_selector("canvas, img", timeout=60_000)  # the page forbids scripts that are strings
         browser.close()
     return ""
 
