@@ -24,7 +24,7 @@ def command(run: Path, configs: Iterable[str], devices: int = 1, more: Iterable[
     return [sys.executable, "-m", "worldmodel", "fit", *given, *more, "--run", str(run)]
 
 
-def _heed() -> None:
+def heed() -> None:
     """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -48,7 +48,7 @@ class Processes:
                 stderr=file if printed else None,
                 start_new_session=True,
                 env=os.environ | dict(environment or {}),
-                preexec_fn=_heed,
+                preexec_fn=heed,
             )
 
     def alive(self) -> list[psutil.Process]:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import heed
+
 
 @dataclass(frozen=True)
 class Step:
@@ -55,11 +57,6 @@ class Walked:
     text: str
 
 
-def _heed() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def walk(step: Step, worldmodel: Path, folder: Path) -> Walked:
     """Type it in ``folder``, and look."""
     begun, lines, times = time.monotonic(), list[str](), list[float]()
@@ -71,7 +68,7 @@ def walk(step: Step, worldmodel: Path, folder: Path) -> Walked:
         stderr=terminal,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_heed,
+        preexec_fn=heed,
     )
     os.close(terminal)
     late = threading.Timer(step.limit, os.killpg, (process.pid, signal.SIGKILL))

@@ -14,7 +14,7 @@ from worldmodel.errors import UserError
 
 _T = TypeVar("_T")
 
-LAUNCHER = "WORLDMODELLAUNCHER"  # the process that starts the others, by its number
+LAUNCHER = "WORLDMODEL_LAUNCHER"  # the process that starts the others, by its number
 _PERIOD = 1.0  # seconds between two looks
 _GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")  # how collectives say it
 
