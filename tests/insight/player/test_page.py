@@ -95,6 +95,12 @@ def test_everything_fits_and_the_focus_is_seen(page: Any) -> None:
         assert page.evaluate(unnamed) == 0
 
 
+def session_of(kind: type[PlayerSession]) -> PlayerSession:
+    session = make_session()
+    session.__class__ = kind
+    return session
+
+
 def test_a_tap_of_40_ms_is_an_action(page: Any) -> None:
     taken: list[float] = []
 
@@ -103,12 +109,7 @@ def test_a_tap_of_40_ms_is_an_action(page: Any) -> None:
             taken.append(action[0])
             return super().step(action)
 
-    def make() -> PlayerSession:
-        session = make_session()
-        session.__class__ = Told
-        return session
-
-    with served(make) as address:
+    with served(lambda: session_of(Told)) as address:
         opened(page, address)
         page.keyboard.press(" ")
         until(page, "data.step >= 2")
@@ -188,12 +189,7 @@ def test_the_page_says_when_dream_and_truth_have_parted(page: Any, behind: bool,
         def step(self, action: Any = None) -> Frame:
             return super().step(action)._replace(behind=behind, lost=True)
 
-    def make() -> PlayerSession:
-        session = make_session()
-        session.__class__ = Parted
-        return session
-
-    with served(make) as address:
+    with served(lambda: session_of(Parted)) as address:
         opened(page, address)
         outline = "document.querySelector('.wm-dream').parentElement.style.outline"
         assert "not known" not in page.locator(".wm-trust").inner_text() and page.evaluate(outline) == ""
