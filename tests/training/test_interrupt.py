@@ -132,6 +132,8 @@ def test_a_run_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for told in (f"folder    {name}, new\n", "PointReach, 2 environments", "4 updates", "parameters that learn"):
             assert told in said, told
         assert "filling the replay with 100 records" in said and "of which the replay 0." in said
+        lines = [line for line in said.splitlines() if line.startswith("frames")]
+        assert "updates      1 " in lines[0] and "- updates/s" in lines[0] and "updates      4 " in lines[-1]
         assert f"next: worldmodel report --run {name}\n      worldmodel play --run {name}" in said
     run(["fit", "--run", "runs/pointreach-1"])
     assert "runs/pointreach-1 is finished (1 rounds, 4 updates)" in capsys.readouterr().out

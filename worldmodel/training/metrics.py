@@ -17,7 +17,7 @@ from worldmodel.training.checkpoint import write_atomically
 
 
 class Averages:
-    """Means of metrics since they were last asked for."""
+    """Means of metrics since they were last cleared."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -31,11 +31,13 @@ class Averages:
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
-    def take(self) -> dict[str, float]:
-        """Mean of every metric since the last call."""
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
+    def means(self) -> dict[str, float]:
+        """Mean of every metric so far."""
+        return {name: float(value) / self._count for name, value in self._sums.items()}
+
+    def clear(self) -> None:
+        """Begin anew."""
         self._sums, self._count = {}, 0
-        return means
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": {name: x.cpu() for name, x in self._sums.items()}, "count": self._count}
@@ -116,7 +118,7 @@ def line(metrics: Mapping[str, float], updates: int, left: float | None) -> str:
         f"return {metrics['train/return']:7.1f}" if "train/return" in metrics else "return       -",
         f"eval {metrics['eval/return']:7.1f}" if "eval/return" in metrics else "eval       -",
         f"loss {metrics.get('loss/total', float('nan')):9.2f}",
-        f"{metrics['updates_per_second']:5.1f} updates/s",
+        f"{metrics['updates_per_second']:5.1f} updates/s" if "updates_per_second" in metrics else "    - updates/s",
         "" if left is None else f"left {duration(left)}",
     ]
     skipped = f"   skipped {int(metrics['skipped'])} (loss not finite)" if metrics["skipped"] else ""

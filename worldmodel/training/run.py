@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from worldmodel.errors import UserError
 from worldmodel.experience.collector import EpisodeSummary
+from worldmodel.model.world_model import Metrics
 from worldmodel.training.checkpoint import link, save_checkpoint
 from worldmodel.training.console import bar
 from worldmodel.training.evaluation import Evaluation, evaluate, film_rollouts, record
@@ -17,6 +19,7 @@ from worldmodel.training.schedule import Clock, Progress, Schedule
 from worldmodel.training.world import World
 
 _FEW = 10  # records of an episode: less than one can learn from
+_SILENT = 60.0  # seconds without a line of updates, after which there is one more
 
 
 class Run:
@@ -38,6 +41,7 @@ class Run:
         self.progress, self.metrics, self.clock = Progress(), Averages(), Clock()
         self.finished: list[EpisodeSummary] = []  # since the last row of metrics
         self._is_first = world.fabric.is_global_zero
+        self._frames, self._told = 0, -float("inf")  # of this round; when there was a line of updates
         self._begun = self._logged = (0.0, 0)  # seconds and updates
 
     def resume(self) -> None:
@@ -62,7 +66,7 @@ class Run:
         self._checkpoint = None  # its memory is wanted for better things
         if self._is_first:
             self.folder.forget_after(world.agent.updates)
-        self.clock = Clock(self.progress.seconds)
+        self.clock, self._frames = Clock(self.progress.seconds), world.frames
         self._begun = self._logged = (self.progress.seconds, world.agent.updates)
 
     def filling(self, prefill: int) -> Iterator[int]:
@@ -78,6 +82,7 @@ class Run:
             while self.world.total(len(replay) < wanted):  # ranks step together
                 shown.at(len(replay))
                 yield len(replay)
+        self._begun = self._logged = (self.clock.seconds(), self.world.agent.updates)  # the pace is of what follows
         self._look_at_episodes()
 
     def _look_at_episodes(self) -> None:
@@ -91,6 +96,15 @@ class Run:
                 f"{repeat} frames: --data.action_repeat 1 makes {repeat} times as many",
                 flush=True,
             )
+
+    def add(self, measured: Metrics) -> None:
+        """Count an update. A line of the first one, and where there was none for a minute; rows are ``log``'s."""
+        if self.progress.update == 0:
+            self._frames = self.world.frames  # asked of all ranks
+        self.metrics.add(measured)
+        self.progress.update += 1
+        if self._is_first and time.monotonic() - self._told > _SILENT:
+            self._tell(self.metrics.means(), self.clock.seconds())
 
     def end_round(self) -> None:
         """Count it, and look at the clock, which is the first rank's."""
@@ -133,20 +147,30 @@ class Run:
     def log(self) -> None:
         """A row of metrics and a line to read, of what has happened since the last."""
         agent, now = self.world.agent, self.progress.seconds
-        metrics = self.metrics.take()
-        finished, self.finished = self.finished, []
-        metrics["frames"], metrics["skipped"] = self.world.frames, agent.optimizer.skipped
-        metrics["updates_per_second"] = (agent.updates - self._logged[1]) / max(1e-6, now - self._logged[0])
+        self._frames, metrics = self.world.frames, self.metrics.means()
+        if self._is_first:
+            row = self._tell(metrics, now)
+            self.folder.metrics.add(row, agent.updates)
+            self.world.fabric.log_dict(row, step=agent.updates)
+        self.metrics.clear()
+        self.finished, self._logged = [], (now, agent.updates)
+
+    def _tell(self, metrics: dict[str, float], now: float) -> dict[str, float]:
+        """Print a line of the updates since the last row; returns all that it knows."""
+        agent, finished = self.world.agent, self.finished
+        metrics["frames"], metrics["skipped"] = self._frames, agent.optimizer.skipped
         if finished:
             metrics["train/return"] = sum(episode.return_ for episode in finished) / len(finished)
         if self.progress.last_return is not None:
             metrics["eval/return"] = self.progress.last_return
-        self._logged = (now, agent.updates)
-        if not self._is_first:
-            return
-        self.folder.metrics.add(metrics, agent.updates)
-        self.world.fabric.log_dict(metrics, step=agent.updates)
-        print(line(metrics, agent.updates, self._left(now)), flush=True)
+        pace = {"updates_per_second": (agent.updates - self._logged[1]) / max(1e-6, now - self._logged[0])}
+        begins = self._told < 0  # of one update no pace follows
+        print(
+            line(metrics if begins else metrics | pace, agent.updates, None if begins else self._left(now)),
+            flush=True,
+        )
+        self._told = time.monotonic()
+        return metrics | pace
 
     def save(self, is_best: bool = False, always: bool = False) -> None:
         """Write ``last.ckpt``, which is the best one too if that is said.

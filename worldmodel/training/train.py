@@ -36,8 +36,7 @@ def train(world: World, schedule: Schedule, run: Run) -> None:
                 fit_statistics(world, run)
 
         while progress.update < schedule.updates:
-            run.metrics.add(agent.update(world.sample()))
-            progress.update += 1
+            run.add(agent.update(world.sample()))
             run.stop_if_asked()
 
         run.end_round()
