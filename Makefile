@@ -11,7 +11,7 @@ train: $(ready) ## install, then train and evaluate the default task into RUN; a
 	.venv/bin/worldmodel fit --config base --run $(RUN)
 
 test: $(ready) ## install, then run the whole test suite
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(ready) ## check style, types, and the direction of imports
 	.venv/bin/ruff check .

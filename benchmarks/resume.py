@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.resume --kills 20 [--devices 2] [--config ...]``: by default a short run of the default task. Of
 all its processes (environments' workers too) one is killed, drawn at random, and the others have to end by themselves.
-The last line is a JSON object; ``identical`` says that metrics and evaluations agree to the last digit, wall-clock
-columns apart.
+Every second start is given its random time only when it has written a row of its metrics, for the others are mostly
+killed before. The last line is a JSON object: ``trained`` counts the kills of starts that had written a row,
+``identical`` says that metrics and evaluations agree to the last digit, wall-clock columns apart.
 """
 
 from __future__ import annotations
@@ -30,9 +31,15 @@ CLOCKS = {"updates_per_second", "seconds"}
 class OneKilled(Processes):
     """``kill`` ends one of the processes, drawn at random, with SIGKILL, and waits for the others to end."""
 
-    def __init__(self, command: list[str], seed: int) -> None:
+    def __init__(self, command: list[str], seed: int, table: Path) -> None:
+        self._rng, self._table, self._before = random.Random(seed), table, _size(table)
+        self.killed_in_training = False
         super().__init__(command)
-        self._rng = random.Random(seed)
+
+    def under_way(self) -> None:
+        """Wait until it has written to its table, or has ended."""
+        while self.main.poll() is None and not self._trains():
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """Kill one, and see that nothing of the run is left.
@@ -40,8 +47,16 @@ class OneKilled(Processes):
         Raises:
             RuntimeError: the others did not end.
         """
+        self.killed_in_training = self._trains()
         self._rng.choice(self.alive()).kill()
         self.ended()
+
+    def _trains(self) -> bool:
+        return _size(self._table) != self._before
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     configs = given.config or ["benchmarks/resume.yaml"]
     seeds = itertools.count(given.seed)
-    struck, runs, different = 0, 0, list[str]()
+    struck, runs, trained, different = 0, 0, 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
         begun = time.monotonic()
@@ -108,10 +123,16 @@ def main() -> None:
         while struck < given.kills and not different:  # a run that ends before all have struck is followed by another
             troubled, seed = Path(folder) / f"troubled{runs}", next(seeds)
 
-            def start(run: Path = troubled) -> OneKilled:
-                return OneKilled(command(run, configs, given.devices), next(seeds))
+            starts: list[OneKilled] = []
+
+            def start(run: Path = troubled, starts: list[OneKilled] = starts) -> OneKilled:
+                starts.append(OneKilled(command(run, configs, given.devices), next(seeds), run / "metrics.csv"))
+                if len(starts) % 2:
+                    starts[-1].under_way()
+                return starts[-1]
 
             struck += torture(start, given.kills - struck, 1.0, given.longest or seconds / 3, seed)
+            trained += sum(process.killed_in_training for process in starts)
             runs, different = runs + 1, differences(expected, outcome(troubled))
             print(f"run {runs}: {struck} kills, {len(different)} differences", flush=True)
             shutil.rmtree(troubled)
@@ -119,6 +140,7 @@ def main() -> None:
         print("first differences:", ", ".join(different[:5]))
     result = {
         "kills": struck,
+        "trained": trained,
         "runs": runs,
         "devices": given.devices,
         "seconds_undisturbed": round(seconds, 1),

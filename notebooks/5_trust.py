@@ -9,11 +9,12 @@
 # ---
 
 # %% [markdown]
-# # 5. Truncation
+# # 5. Trust
 #
 # A model that has never been somewhere should say so. Here a small world model is trained in about half a minute on
 # data with a hole in it. Then it is asked about real sequences, some through the hole: is it uncertain where it does
-# not know, does uncertainty go with error, and do its intervals cover the truth?
+# not know, does uncertainty go with error, do its intervals cover the truth, and when is a dream no longer worth
+# looking at?
 
 # %%
 import sys
@@ -25,6 +26,7 @@ import gymnasium
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 
 import worldmodel
 from encoders.conv import PatchEncoder
@@ -40,7 +42,11 @@ from worldmodel.insight.calibration import (
     rank_correlation,
     reliability,
 )
+from worldmodel.insight.clues import judged, with_expected
+from worldmodel.insight.render import render_strip
 from worldmodel.insight.rollouts import open_loop
+from worldmodel.insight.trust import Clues, Origin, fit_trust, last_better
+from worldmodel.insight.verify import covered
 from worldmodel.model.decoder import PatchDecoder
 from worldmodel.model.distributions import GaussianLatents
 from worldmodel.model.independent import IndependentEnsemble
@@ -273,6 +279,80 @@ axes.legend(loc="lower right")
 plt.show()
 print(f"mean coverage {np.mean(share):.2f}")
 assert 0.82 < np.mean(share) < 0.97
+
+# %% [markdown]
+# ## How wrong by now?
+#
+# All of this together is a run's *calibration*, which `worldmodel fit` ends with. What a dream shows of itself, such as
+# how far the members' own dreams have come apart, gives the error that is to be expected *by now*. The function is
+# fitted on one half of held-out sequences; its bands and the trust horizon on the other half: the steps until a dream
+# is likely worse than if the last picture had stayed.
+#
+# Such promises are for dreams like those that it was fitted on. One calibration here has been shown sequences like the
+# data alone, another some through the swamp as well. Both are asked about others.
+
+# %%
+groups = {"like the data": seen, "through the swamp": hole}
+found = {name: judged(world_model, batch, context=5) for name, batch in groups.items()}
+
+
+def part(names: list[str], fitted: bool) -> tuple[Clues, dict[str, np.ndarray]]:
+    """Clues and errors of the dreams that calibrations are fitted on, two of three in each group, or of the others."""
+    chosen = (np.arange(150) % 3 < 2) == fitted
+    clues = zip(*(found[name].clues for name in names), strict=True)
+    kinds = found[names[0]].errors
+    errors = {kind: np.concatenate([found[name].errors[kind][chosen] for name in names]) for kind in kinds}
+    return Clues(*(np.concatenate([x[chosen] for x in parts]) for parts in clues)), errors
+
+
+origin = Origin("PointSwamp", weights="", updates=1000, episodes=100, context=5)
+calibrations = {}
+for title, names in (("calibrated on the data", ["like the data"]), ("with the swamp", list(groups))):
+    clues, errors = part(names, fitted=True)
+    calibrations[title] = fit_trust(clues, errors, np.arange(len(clues.pixels)), origin)
+
+_, panels = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey=True)
+held = {}
+for row, (title, trust) in zip(panels, calibrations.items(), strict=True):
+    for panel, name in zip(row, groups, strict=True):
+        clues, errors = part([name], fitted=False)
+        expected, true, steps = trust.expected(clues), errors["pixels"], np.arange(1, 16)
+        low, high = (np.median(x, 0) for x in expected.band(0.9))
+        panel.fill_between(steps, low, high, color="C1", alpha=0.25, linewidth=0, label="band of 90%")
+        panel.plot(steps, np.median(expected.median, 0), color="C1", marker="o", markersize=4, label="expected")
+        panel.plot(steps, np.median(true, 0), color="C5", marker="s", markersize=4, label="true")
+        panel.plot(steps, np.median(errors["still"], 0), color="C0", linestyle="--", label="of the last picture")
+        panel.set_title(f"{title}: {name}", fontsize=10)
+        trusted = trust.trusted_steps(clues)
+        share = np.mean(trusted <= last_better(true, errors["still"]))
+        held[title, name] = share, np.mean(covered(expected, true, 0.9))
+        print(
+            f"{title + ', ' + name:42} trusted for {np.median(trusted):4g} of 15 steps (median), {share:4.0%} "
+            f"of dreams no worse than the last picture; bands cover {held[title, name][1]:.0%}"
+        )
+for panel in panels[:, 0]:
+    panel.set(ylabel="error of a pixel by now", ylim=(0, None))
+for panel in panels[1]:
+    panel.set(xlabel="steps since the last image")
+panels[0, 0].legend(fontsize=9)
+plt.show()
+
+# %% [markdown]
+# Where the calibration knows nothing of a swamp, the error that it expects there rises, but not to where it should be:
+# members can be wrong together, further than they ever were together in the data. Calibrate on what you will ask about.
+
+# %%
+assert held["calibrated on the data", "like the data"][0] > 0.75
+assert held["calibrated on the data", "like the data"][1] > 0.75
+assert held["with the swamp", "through the swamp"][1] > held["calibrated on the data", "through the swamp"][1] + 0.2
+
+# %% [markdown]
+# The worst of the dreams again, as `worldmodel imagine` draws it: the error that is expected by now with its band, the
+# true one, and a red line where trust ends.
+
+# %%
+shown = with_expected(world_model, dream, calibrations["with the swamp"])
+display(render_strip(shown, cell=44), include=["image/png"])
 
 # %%
 env.close()

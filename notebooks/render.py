@@ -5,6 +5,7 @@ A source is ``N_name.py``, percent format; what it becomes is ``N_name.ipynb``, 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 SOURCES = sorted(FOLDER.glob("[0-9]_*.py"))
+EXTRAS = {"8_ppo": "stable_baselines3"}  # packages that a notebook wants and the others do not
+
+
+def missing(source: Path) -> str | None:
+    """The package that a notebook wants and that is not installed."""
+    wanted = EXTRAS.get(source.stem)
+    return None if wanted is None or importlib.util.find_spec(wanted) else wanted
 
 
 def executed(source: Path) -> nbformat.NotebookNode:
@@ -53,7 +61,9 @@ def write(source: Path) -> Path:
 
 def main(names: list[str]) -> None:
     for source in [FOLDER / f"{Path(name).stem}.py" for name in names] or SOURCES:
-        print(f"{write(source).name} written", flush=True)
+        wanted = missing(source)
+        said = f"{source.name} wants {wanted}" if wanted else f"{write(source).name} written"
+        print(said, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ from torch.nn import functional as F
 from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.experience.records import stored_shapes
 from worldmodel.experience.replay import Replay
+from worldmodel.insight.clues import weights_digest
 from worldmodel.insight.plots import COLOURS
+from worldmodel.insight.trust import Trust
 from worldmodel.insight.video import write_mp4
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec, SequenceBatch
@@ -91,6 +93,13 @@ def open_models() -> tuple[WorldModel, ActorCritic]:
         model.load_state_dict({key.removeprefix(name): x for key, x in state.items() if key.startswith(name)})
         model.eval().requires_grad_(False)
     return models
+
+
+def open_trust(world_model: WorldModel) -> Trust:
+    """What the run knows of how wrong its dreams are, found to be of these weights."""
+    trust = Trust.from_json((RUN / "calibration.json").read_text())
+    trust.check(settings()["data"]["task"], weights_digest(world_model), trust.origin.updates)
+    return trust
 
 
 def gallery(rows: Mapping[str, Tensor], columns: Sequence[Any], title: str = "", cell: float = 0.9) -> Axes:

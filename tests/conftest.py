@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Before torch reads it: two workers that take each other's cores are slower than one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

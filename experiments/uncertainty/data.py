@@ -32,10 +32,13 @@ class Task(NamedTuple):
     steps: int  # of an episode
     far: float
     across: tuple[float, float]  # range of the next axis
+    either: bool = False  # the hole lies on either side: it is the state's size that counts
+    guide: tuple[float, ...] = ()  # the part of an action per unit of each of the state's axes, beneath the noise
 
     def in_hole(self, state: np.ndarray) -> np.ndarray:
         """(*N, S) -> (*N,) bool."""
-        return (self.edge < state[..., self.axis]) & (state[..., self.axis] < self.far)
+        along = np.abs(state[..., self.axis]) if self.either else state[..., self.axis]
+        return (self.edge < along) & (along < self.far)
 
     def make(self) -> gymnasium.Env:
         return make_environment(self.environment, size=self.size, action_repeat=self.action_repeat)
@@ -49,6 +52,10 @@ TASKS = {
         "point_aside", "worldmodel.experience.toy:PointAside", 1, 16, 400, 300, 0, 0.2, 1, 32, 1.01, (-1, 1)
     ),
     "cartpole_swingup": Task("cartpole_swingup", "cartpole_swingup", 8, 64, 300, 200, 0, 0.6, 0, 125, 2.0, (0, 6.2832)),
+    # who keeps the pole up, from well to hardly: an episode ends before it has tipped over
+    "cartpole_balance": Task(
+        "cartpole_balance", "cartpole_balance", 8, 64, 150, 80, 1, 0.3, 0, 125, 1e9, (-2, 2), True, (0.1, 4.0, 0.3, 1.0)
+    ),
 }
 
 
@@ -87,10 +94,13 @@ def episode(
     dtype = record_dtype((3, task.size, task.size), size)
     image, info = env.reset(seed=seed)
     action, records, states = np.zeros(size, np.float32), [], [info["state"]]
+    noise, drift = rng.uniform(0, 1) if task.guide else 1.0, action
     records.append(np.array([(image, action, 0.0, True, False)], dtype))
     done = False
     while not done:
-        action = behave(rng, action, limit)
+        drift = behave(rng, drift, limit)
+        guided = np.dot(task.guide, states[-1]) if task.guide else 0.0
+        action = np.clip(noise * drift + guided, -limit, limit).astype(np.float32)
         image, reward, terminal, cut, info = env.step(action)
         if careful and task.in_hole(info["state"]):
             break

@@ -135,20 +135,26 @@ def promises(rows: Rows) -> str:
                     {row["seed"] for row in pick(rows, task=task, transition=kind, case=who, metric="gap")}
                 ):
                     own = pick(rows, task=task, transition=kind, case=who, seed=seed)
-                    gaps = [pick(own, measure=m, metric="gap")[0]["value"] for m in ("plain", "cautious")]
+                    gaps = {row["measure"]: row["value"] for row in pick(own, metric="gap")}
+                    manners = ("plain", "cautious", "by_error", "unusual")
                     cells = [
-                        f"{pick(own, measure=m, metric=x)[0]['value']:.2f}"
-                        for m in ("plain", "cautious")
+                        mean(pick(own, measure=m, metric=x))
+                        for m in manners
                         for x in ("imagined", "real", "real_return")
                     ]
-                    smaller = f"{100 * (1 - gaps[1] / gaps[0]):.0f}%" if gaps[0] > 0.5 else "no gap"
-                    by_error = [
-                        mean(pick(own, measure="by_error", metric=x)) for x in ("imagined", "real", "real_return")
+                    smaller = [
+                        "-"
+                        if m not in gaps
+                        else "no gap"
+                        if gaps["plain"] <= 0.5
+                        else f"{1 - gaps[m] / gaps['plain']:.0%}"
+                        for m in ("cautious", "unusual")
                     ]
-                    body.append([task, kind, who, str(seed), *cells, smaller, *by_error])
+                    body.append([task, kind, who, str(seed), *cells, *smaller])
     names = ["imagined", "real", "episode"]
-    head = [*(f"{manner}: {n}" for manner in ("plain", "cautious") for n in names), "gap smaller by"]
-    head += [f"in units of error: {n}" for n in names]
+    told = ("plain", "cautious", "in units of error", "unusual error alone")
+    head = [*(f"{manner}: {n}" for manner in told for n in names)]
+    head += ["cautious: gap smaller by", "unusual error alone: gap smaller by"]
     return table(["task", "transition", "policy", "seed", *head], body)
 
 

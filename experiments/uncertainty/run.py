@@ -12,11 +12,12 @@ from pathlib import Path
 
 from experiments.runner import Job, run_jobs
 
-TASKS = ("point_swamp", "point_aside", "cartpole_swingup")  # the second for its hole, which is out of everybody's way
+# the second for its hole, which is out of everybody's way; the last for a hole that everybody falls into
+TASKS = ("point_swamp", "point_aside", "cartpole_swingup", "cartpole_balance")
 SEEDS = (0, 1)
 LENGTH = 20  # records of a held-out sequence: 5 of context and 15 to dream
 LONG = 50
-EXPLOITED = ("single", "shared", "independent", "independent_priors")
+EXPLOITED = ("single", "shared", "independent_heads", "independent", "independent_priors")
 FILLED = ("independent_priors",)
 ACTOR_UPDATES = 600
 
@@ -27,7 +28,7 @@ def cases() -> list[Case]:
     """What is asked of the models, the toy first: it is the quickest."""
     from experiments.uncertainty.train import KINDS
 
-    toy, aside, real = TASKS
+    toy, aside, real, balance = TASKS
     found: list[Case] = []
     for seed in SEEDS:
         found += [("fill", name, kind, seed) for name in (toy, aside) for kind in FILLED]
@@ -35,7 +36,8 @@ def cases() -> list[Case]:
         found += [("measure", toy, kind, seed) for kind in KINDS]
     for seed in SEEDS:
         found += [("measure", real, kind, seed) for kind in KINDS]
-        found += [("exploit", real, kind, seed) for kind in FILLED]
+        found += [("exploit", real, kind, seed) for kind in (*FILLED, "independent_heads")]
+        found += [("exploit", balance, "independent_heads", seed)]
     last = ("error", "expected")
     return found + [(x, name, kind, seed) for x in last for name in (toy, real) for kind in KINDS for seed in SEEDS]
 

@@ -90,10 +90,17 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 
 def cut(rows: Rows) -> float | None:
-    """Median share by which caution makes the gap of imagined and real return smaller, where there is one."""
+    """Median share by which caution makes the gap of imagined and real return smaller, where there is one.
+
+    Of what counts unusual error alone where that was measured, and of what weighs uncertainty itself elsewhere.
+    """
     gaps: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in rows:
         if row["metric"] == "gap":
             gaps.setdefault((row["task"], row["case"], row["seed"]), {})[row["measure"]] = row["value"]
-    shares = [1 - x["cautious"] / x["plain"] for x in gaps.values() if x.get("plain", 0) > 0.5 and "cautious" in x]
+    shares = [
+        1 - x.get("unusual", x.get("cautious", 0.0)) / x["plain"]
+        for x in gaps.values()
+        if x.get("plain", 0) > 0.5 and {"unusual", "cautious"} & x.keys()
+    ]
     return round(float(np.median(shares)), 3) if shares else None

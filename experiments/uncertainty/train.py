@@ -65,10 +65,12 @@ class Size(NamedTuple):
 
 
 TOY = Size(16, (16, 32), 32, 8, 64, 2000)
+CARTPOLE = Size(32, (48, 96), 128, 32, 128, 2000)
 SIZES = {
     "point_swamp": TOY,
     "point_aside": TOY,
-    "cartpole_swingup": Size(32, (48, 96), 128, 32, 128, 2000),
+    "cartpole_swingup": CARTPOLE,
+    "cartpole_balance": CARTPOLE,
 }
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ from worldmodel.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TINY = "tests/training/tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_cores(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Cores are held by files in the folder for temporary ones: what else runs here may hold all."""
+    tmp_path_factory.getbasetemp()  # of all tests, and not in the folder that is made here
+    with tempfile.TemporaryDirectory(prefix="cores") as folder:  # Ray's sockets lie there too: no longer than this
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 def job(folder: Path, name: str, code: str) -> Job:

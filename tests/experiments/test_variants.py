@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments import dyna, representation
+from experiments import curiosity, dyna, representation
 from experiments.variants import Study, compared, jobs, parse, study, write
 from worldmodel.errors import UserError
 from worldmodel.training.settings import Settings, read, training_parser
@@ -51,6 +51,13 @@ def test_losses_that_draw_nothing_have_no_decoder() -> None:
     models = {name.split()[1]: each.agent(ActionSpec(1, False)).world_model for name, each in found.items()}
     assert models["decoder"].draws and models["decoder"].representation is None and len(models) == 4
     assert all(name == model.representation.name for name, model in models.items() if not model.draws)
+
+
+def test_curiosity_differs_in_what_uncertainty_is_worth() -> None:
+    found = settings(curiosity.STUDY, ["--seeds", "0"])
+    plain, curious = (each.agent(ActionSpec(1, False)).actor_critic for each in found.values())
+    assert plain is not None and curious is not None
+    assert not plain.uncertainty_weight.counts and curious.uncertainty_weight.counts
 
 
 def test_returns_are_compared_at_what_all_runs_came_to() -> None:

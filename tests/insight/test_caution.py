@@ -74,6 +74,20 @@ def test_beyond_what_was_held_out_the_error_grows_in_proportion(trust: Trust) ->
     assert (expected / expected[0]).tolist() == pytest.approx([1, 4, 40], rel=0.02)
 
 
+def test_only_what_is_unusual_may_count(trust: Trust) -> None:
+    assert trust.along is not None
+    top = float(trust.along.models["reward"].top[0, Clues._fields.index("uncertainty")])
+    uncertainty = torch.tensor([[0.3 * top], [0.9 * top], [4 * top]], requires_grad=True)
+    weight, whole = Caution(trust).weight(-2.0, unusual=True), Caution(trust).weight(-2.0)
+    price = weight.price(uncertainty)[:, 0]
+    assert price[:2].tolist() == [0, 0] and price[2].item() == pytest.approx(
+        0.75 * float(whole.price(uncertainty)[2]), rel=0.01
+    )
+    torch.testing.assert_close(weight(uncertainty) * uncertainty.mean(), price.mean())
+    (slope,) = torch.autograd.grad(price.sum(), uncertainty)
+    assert slope[2] < 0 == slope[0] == slope[1]
+
+
 def test_beyond_what_is_known_the_last_step_stands_for_all(trust: Trust) -> None:
     uncertainty = torch.ones(2, H + 5)
     uncertainty[:, H:] = 1e-9

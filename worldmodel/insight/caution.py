@@ -26,39 +26,42 @@ class RewardErrorWeight(UncertaintyWeight):
 
     At -1 a planner counts on the reward less its likely error. Where uncertainty says nothing of the error, as it may
     late in a rollout, all plans cost the same, and caution costs nothing. Rollouts that are more unsure than what was
-    held out are beyond what the calibration knows: there the error is taken to grow in proportion, a guess.
+    held out are beyond what the calibration knows: there the error is taken to grow in proportion, a guess. With
+    ``unusual`` that growth is all that counts: what is as unsure as held-out dreams were costs nothing, so where there
+    is nothing to beware of there is next to nothing to pay.
 
     Args:
         calibration: a run's ``calibration.json``.
         value: what a unit of expected error adds to the reward; below 0 cautious, above 0 curious.
+        unusual: count only the error beyond that of the most unsure of the held-out dreams (one in twenty).
 
     Raises:
         UserError: the file is none.
     """
 
-    def __init__(self, calibration: str, value: Finite = -1.0) -> None:
+    def __init__(self, calibration: str, value: Finite = -1.0, unusual: bool = False) -> None:
         super().__init__()
-        self._take(_read(calibration), value)
+        self._take(_read(calibration), value, unusual)
 
     @classmethod
-    def of(cls, trust: Trust, value: float = -1.0) -> RewardErrorWeight:
+    def of(cls, trust: Trust, value: float = -1.0, unusual: bool = False) -> RewardErrorWeight:
         """The same of what ``load_trust`` gives."""
         made = cls.__new__(cls)
         UncertaintyWeight.__init__(made)
-        made._take(trust, value)
+        made._take(trust, value, unusual)
         return made
 
-    def _take(self, trust: Trust, value: float) -> None:
-        self.value, self.counts = value, value != 0
+    def _take(self, trust: Trust, value: float, unusual: bool) -> None:
+        self.value, self.counts, self.unusual = value, value != 0, unusual
         self.expected = _Expected(_along(trust).models["reward"], 0.5)
 
     def forward(self, uncertainty: Tensor) -> Tensor:
         """What a unit of uncertainty is worth on average, ()."""
         with torch.no_grad():
-            return self.value * self.expected(uncertainty).mean() / uncertainty.mean().clamp_min(1e-8)
+            return self.added(uncertainty, uncertainty).mean() / uncertainty.mean().clamp_min(1e-8)
 
     def added(self, uncertainty: Tensor, weight: Tensor) -> Tensor:
-        return self.value * self.expected(uncertainty)
+        return self.value * (self.expected.excess(uncertainty) if self.unusual else self.expected(uncertainty))
 
 
 class AtTrustHorizon(Truncation):
@@ -103,9 +106,9 @@ class Caution(NamedTuple):
 
     trust: Trust
 
-    def weight(self, value: float = -1.0) -> RewardErrorWeight:
+    def weight(self, value: float = -1.0, unusual: bool = False) -> RewardErrorWeight:
         """For ``uncertainty_weight`` of planners, actors and dreams."""
-        return RewardErrorWeight.of(self.trust, value)
+        return RewardErrorWeight.of(self.trust, value, unusual)
 
     def truncation(self, threshold: float | None = None) -> AtTrustHorizon:
         """For ``truncation`` of planners and actors."""
@@ -143,11 +146,21 @@ class _Expected(nn.Module):
             self.register_buffer(name, torch.from_numpy(x).float(), persistent=False)
 
     def forward(self, uncertainty: Tensor) -> Tensor:
+        likely, growth = self._parts(uncertainty)
+        return likely * growth if self.beyond else likely
+
+    def excess(self, uncertainty: Tensor) -> Tensor:
+        """By how much (M, H) the error is larger than that of the most unsure dreams that it was fitted on, or 0."""
+        likely, growth = self._parts(uncertainty)
+        return likely * (growth - 1)
+
+    def _parts(self, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
+        """The error (M, H) as far as it is known, and by how much it has grown beyond, 1 or more."""
         step = torch.arange(uncertainty.shape[1], device=uncertainty.device).clamp(max=len(self.bias) - 1)
         along = torch.stack([uncertainty, uncertainty.cumsum(1)], -1).clamp_min(0)  # (M, H, 2), as ``ALONG`` has them
         clues, top = along + self.floor, self.top[step]
         likely = (self.bias[step] + (self.weight[step] * torch.minimum(clues, top).log()).sum(-1)).exp()
-        return likely * (clues / top).amax(-1).clamp_min(1) if self.beyond else likely
+        return likely, (clues / top).amax(-1).clamp_min(1)
 
 
 def _read(calibration: str) -> Trust:

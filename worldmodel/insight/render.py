@@ -151,7 +151,7 @@ def render_branches(found: Trajectory[LatentState], cell: int = 64, names: Seque
             paste(canvas, images[row, t][:, : right - int(left[t])], int(left[t]), y)
     y = 20 + count * (height + 1) + _GAP
     for values, least, title, mark in (
-        (uncertainties, Scale(0, 1), "uncertainty, 1 is usual", 1.0),
+        (uncertainties, Scale(0, 1), "uncertainty\n(1 is usual)", 1.0),
         (rewards, Scale(0, 0), "imagined reward", None),
     ):
         lines = [Line(x, colour) for x, colour in zip(values, colours, strict=True)]
@@ -201,7 +201,7 @@ def _plots(
         x=x[1:],
         lines=[Line(uncertainties[n], _UNCERTAINTY)],
         scale=uncertainty,
-        title="uncertainty, 1 is usual",
+        title="uncertainty\n(1 is usual)",
         mark=1.0,
     )
     top += _PLOT + _GAP

@@ -1,0 +1,61 @@
+"""Curious or not where rewards are rare: ``python -m experiments.curiosity --seeds 0 1 2``; ``--first`` tells.
+
+The answer is how many frames each run had seen when its first reward came: of real episodes, as its replay has them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from experiments.variants import Study, main
+from worldmodel.errors import UserError
+from worldmodel.training.data import open_replay
+from worldmodel.training.loading import load_run
+
+STUDY = Study(
+    name="curiosity",
+    title="Curiosity",
+    text=(
+        "Made by `python -m experiments.curiosity --seeds 0 1 2` and `--page`. The actor that seeks what the model\n"
+        "does not know, with the weight that tunes itself, against the plain one, for the same minutes of training on\n"
+        "one core. After how many frames each first saw a reward: `python -m experiments.curiosity --first`."
+    ),
+    variants={"plain": (), "curious": ("--config", "policy/curious")},
+    tasks=("cartpole_swingup_sparse",),
+    minutes=20.0,
+)
+
+
+def first_reward(run: Path) -> int | None:
+    """Frames that a run had collected with the episode of its first reward, that one too; None if none came."""
+    _, data = load_run(run, environments=1)
+    data.close()
+    seen = 0
+    for _, records in open_replay(run, data).episodes():
+        seen += (len(records) - 1) * data.settings["action_repeat"]
+        if (records["reward"] > 0).any():
+            return seen
+    return None
+
+
+def told(out: Path) -> str:
+    """A line for each run that is done in ``out``.
+
+    Raises:
+        UserError: none is.
+    """
+    rows = sorted(out.glob("*/*_[0-9]*.json"))
+    if not rows:
+        raise UserError(f"nothing in {out} is done yet: python -m experiments.curiosity runs it")
+    found = [(row, first_reward(row.with_suffix(""))) for row in rows]
+    return "\n".join(
+        f"{row.parent.name} {row.stem}: {'none' if frames is None else f'{frames:,} frames'}" for row, frames in found
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--first"]:
+        print(told(Path(sys.argv[2] if len(sys.argv) > 2 else "runs/curiosity")))
+    else:
+        main(STUDY)

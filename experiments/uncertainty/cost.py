@@ -1,0 +1,70 @@
+"""What caution costs where nothing is to be won: the planner of a run that knows its task, plain and cautious.
+
+``python -m experiments.uncertainty.cost RUN --transition independent`` plays the same episodes in each manner, with
+what the run's own calibration says, and leaves rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from experiments.uncertainty.data import TASKS
+from experiments.uncertainty.exploit import CAUTION, UNUSUAL, Weight, environments, played
+from experiments.uncertainty.measure import Row, row
+from worldmodel.control.controller import LatentPolicy
+from worldmodel.control.planner_controller import PlannerController
+from worldmodel.control.planners import CEM
+from worldmodel.insight.caution import Caution
+from worldmodel.training.calibrating import load_trust
+from worldmodel.training.loading import load_run
+
+MANNERS = ("plain", "unusual", "cautious")
+
+
+def of_run(folder: Path, episodes: int, manners: tuple[str, ...], seed: int) -> tuple[str, list[Row]]:
+    """The task of a run, and each manner's return, with its share of the plain one's, episode by episode."""
+    agent, data = load_run(folder, environments=1)
+    data.close()
+    task, model, rows = TASKS[data.needed_task()], agent.world_model, []
+    caution = Caution(load_trust(folder, agent, data.needed_task()))
+    weights: dict[str, Weight] = {"plain": 0.0, "cautious": CAUTION, "unusual": caution.weight(UNUSUAL, True)}
+    earned: dict[str, np.ndarray] = {}
+    with environments(task, episodes) as envs:
+        for manner in manners:
+            search = CEM(horizon=10, uncertainty_weight=weights[manner], candidates=64, elites=8, iterations=3)
+            policy = LatentPolicy(PlannerController(model, agent.actor_critic, agent.action, planner=search), False)
+            found = played(task, model, policy, envs, seed, task.steps + 1)
+            earned[manner] = found.reward.sum(0)
+            print(manner, np.round(earned[manner]), flush=True)
+            rows.append(row(manner, "run_planner", "real_return", None, earned[manner].mean()))
+            rows.append(row(manner, "run_planner", "real_return_deviation", None, earned[manner].std(ddof=1)))
+            if manner != "plain" and "plain" in earned:
+                share = earned[manner] / earned["plain"]
+                rows.append(row(manner, "run_planner", "share_of_plain", None, share.mean()))
+                rows.append(row(manner, "run_planner", "share_of_plain_error", None, share.std(ddof=1) / episodes**0.5))
+    return task.name, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the study is kept")
+    parser.add_argument("--transition", required=True, help="what the run's is called in the study")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=6)
+    parser.add_argument("--manners", nargs="+", default=list(MANNERS), choices=MANNERS)
+    given = parser.parse_args()
+    from experiments.uncertainty.work import save
+
+    task, rows = of_run(given.run, given.episodes, tuple(given.manners), given.seed)
+    folder = given.out / task
+    folder.mkdir(parents=True, exist_ok=True)
+    name = {"task": task, "transition": given.transition, "seed": given.seed}
+    save(folder / f"caution_{given.transition}_{given.seed}.json", [name | x for x in rows])
+
+
+if __name__ == "__main__":
+    main()
