@@ -93,7 +93,7 @@ def stored_vector_size(directory: Path | str) -> int | None:
     """How many numbers stand beside each image in a replay's directory; None where no file can be read."""
     for path in sorted(path for path in Path(directory).glob("*.npz") if ChunkName.of(path)):
         try:
-            with np.load(path, allow_pickle=False) as columns:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:  # a damaged one is closed too
                 return int(columns["vector"].shape[1]) if "vector" in columns.files else 0
         except Exception:  # damaged, in one of many ways
             continue

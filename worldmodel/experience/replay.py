@@ -260,7 +260,7 @@ class Replay:
     def _take(self, chunks: dict[int, Chunk]) -> None:
         """Let these be the full ones."""
         self._chunks, self._layout, self._skip = dict(sorted(chunks.items())), None, 0
-        self._total = sum(chunk.length for chunk in (*chunks.values(), *self._open.values()))
+        self._total = sum(x.length for x in chunks.values()) + sum(x.length for x in self._open.values())
 
     def _insert(self, chunk: Chunk) -> None:
         in_order = not self._chunks or next(reversed(self._chunks)) < chunk.name.number

@@ -167,7 +167,9 @@ def from_replay(replay: Replay, count: int = 4) -> list[Recorded]:
     return [
         Recorded(
             f"episode {number}",
-            *(x[name].copy() for name in ("image", "action", "reward")),
+            image=x["image"].copy(),
+            action=x["action"].copy(),
+            reward=x["reward"].copy(),
             vector=x["vector"].copy() if "vector" in (x.dtype.names or ()) else None,
         )
         for number, x in episodes
