@@ -1,7 +1,7 @@
 """The types that travel between the parts. NamedTuples: they pass through vmap, pytrees and device transfer.
 
 Legend: B batch, T time, H horizon, K ensemble members, A action size, D deter, S latents, C classes, Z Gaussian size,
-E shape of an image's stored features.
+E shape of an image's stored features, V numbers beside an image.
 
 Time alignment. A record t holds what the agent saw at t and what led there::
 
@@ -42,6 +42,7 @@ class SequenceBatch(NamedTuple):
     is_terminal: Tensor  # (B, T) bool
     episode: Tensor  # (B, T) int64
     features: Tensor | None = None  # (B, T, *E) float32, what the encoder's frozen part made of the image, if stored
+    vector: Tensor | None = None  # (B, T, V) float32, what was observed beside the image, if anything
 
     def map(self, function: Callable[[Tensor], Tensor]) -> SequenceBatch:
         """``function`` of every tensor; where there is none, none."""
@@ -54,6 +55,7 @@ class Observation(NamedTuple):
     image: Tensor  # (N, 3, H, W) uint8
     is_first: Tensor  # (N,) bool
     features: Tensor | None = None  # (N, *E) float32, as in SequenceBatch, if they are known
+    vector: Tensor | None = None  # (N, V) float32, as in SequenceBatch
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Observation:
         """``function`` of every tensor; where there is none, none."""

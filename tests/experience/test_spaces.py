@@ -71,11 +71,24 @@ def test_what_is_no_picture(space: spaces.Space) -> None:
     assert picture_of(space) is None
 
 
-def test_the_picture_in_a_dict() -> None:
-    vector = spaces.Box(-1, 1, (3,), np.float32)
-    seen = picture_of(spaces.Dict({"depth": box(GREY), "pixels": box(FIRST), "state": vector}))
-    assert seen is not None and seen.note == "of what it observes only pixels is used, not depth, state"
-    np.testing.assert_array_equal(seen.take({"depth": GREY, "pixels": FIRST, "state": None}), RED)
+def test_the_picture_in_a_dict_and_the_vectors_beside_it() -> None:
+    vector = spaces.Box(-1, 1, (3,), np.float64)
+    beside = {"state": vector, "goal": spaces.Box(-1, 1, (1,), np.float32), "name": spaces.Discrete(3)}
+    seen = picture_of(spaces.Dict({"depth": box(GREY), "pixels": box(FIRST), **beside}))
+    assert seen is not None and seen.vector is not None and seen.vector_size == 4
+    assert (
+        seen.note == "of what it observes pixels, goal, state (4 numbers beside the picture) are used, not depth, name"
+    )
+    given = {"depth": GREY, "pixels": FIRST, "state": np.arange(3.0), "goal": np.array([9.0], np.float32), "name": 1}
+    np.testing.assert_array_equal(seen.take(given), RED)
+    found = seen.vector(given)
+    assert found.dtype == np.float32 and found.tolist() == [9, 0, 1, 2]
+
+
+def test_a_dict_without_vectors() -> None:
+    seen = picture_of(spaces.Dict({"pixels": box(FIRST), "name": spaces.Discrete(3)}))
+    assert seen is not None and seen.vector is None and seen.vector_size == 0
+    assert seen.note == "of what it observes only pixels is used, not name"
 
 
 @pytest.mark.parametrize(
@@ -124,11 +137,12 @@ def test_other_actions(space: spaces.Space, message: str) -> None:
 
 def test_an_environment_with_all_of_it() -> None:
     env = make_environment("tests.experience.broken:Odd", size=10)
-    image, _ = env.reset(seed=0)
-    assert image.shape == (3, 10, 10) and (image == RED[:10, :10].transpose(2, 0, 1)).all()
+    seen, _ = env.reset(seed=0)
+    assert seen["image"].shape == (3, 10, 10) and (seen["image"] == RED[:10, :10].transpose(2, 0, 1)).all()
+    assert seen["vector"].dtype == np.float32 and seen["vector"].tolist() == [0, 0]
     assert env.action_space == spaces.Discrete(6)
-    assert (env.step(5)[0] == 0).all() and env.unwrapped.action.tolist() == [1, 2]
-    assert env.get_wrapper_attr("note").endswith("only camera is used, not speed")
+    assert (env.step(5)[0]["image"] == 0).all() and env.unwrapped.action.tolist() == [1, 2]
+    assert env.get_wrapper_attr("note").endswith("camera, speed (2 numbers beside the picture) are used")
     assert isinstance(env.unwrapped, broken.Odd)
 
 

@@ -25,6 +25,7 @@ PHYSICS = ["--data.task", "cartpole_balance", "--data.action_repeat", "50", "--s
 TASKS = {
     "toy": ["--schedule.rounds", "12"],
     "discrete": ["--schedule.rounds", "6", "--data.task", "worldmodel.experience.toy:DiscretePointReach"],
+    "vectors": ["--schedule.rounds", "6", "--data.task", "tests.hidden_goal:HiddenGoal"],
     "planner": ["--schedule.rounds", "4", *PLANNER],
     "cartpole": ["--schedule.rounds", "6", *PHYSICS],
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from worldmodel.commands.program import write_program
 from worldmodel.errors import UserError
 from worldmodel.experience.imported import NAME
-from worldmodel.experience.records import stored_features, stored_shapes
+from worldmodel.experience.records import stored_features, stored_shapes, stored_vector_size
 from worldmodel.experience.replay import Replay
 from worldmodel.training.average import mean_weights
 from worldmodel.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
@@ -109,10 +109,9 @@ def _copy_episodes(source: Path, target: Path, count: int) -> int:
     """Copy the newest whole episodes; returns how many there were."""
     if not count or not any(source.glob("*.npz")):
         return 0
-    (image_shape, action_size), features = stored_shapes(source), stored_features(source)
-    held, copy = (
-        Replay(path, image_shape=image_shape, action_size=action_size, features=features) for path in (source, target)
-    )
+    image_shape, action_size = stored_shapes(source)
+    beside: dict[str, Any] = {"features": stored_features(source), "vector_size": stored_vector_size(source) or 0}
+    held, copy = (Replay(path, image_shape=image_shape, action_size=action_size, **beside) for path in (source, target))
     for _, records in held.episodes(count, ended=True):
         if records["is_first"][0]:  # the oldest may have lost its beginning
             copy.add_episode(records)

@@ -59,7 +59,8 @@ def export_data(run: str, out: str, format: str = "minari") -> None:
     finally:
         _remove(unfinished)
     size = sum(p.stat().st_size for p in ([target] if target.is_file() else target.rglob("*")) if p.is_file())
-    print(f"wrote {out}: {writer.episodes:,} episodes, {writer.steps:,} steps, {size / 1e6:.1f} MB")
+    left = f"; the {source.vector_size} numbers beside each image are left out" if source.vector_size else ""
+    print(f"wrote {out}: {writer.episodes:,} episodes, {writer.steps:,} steps, {size / 1e6:.1f} MB{left}")
 
 
 def _remove(path: Path) -> None:

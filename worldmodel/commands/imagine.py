@@ -14,7 +14,7 @@ import torch
 
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Policy
+from worldmodel.experience.collector import Policy, observed
 from worldmodel.experience.vector import Environments, EnvStep
 from worldmodel.insight.clues import with_expected
 from worldmodel.insight.render import render_film, render_strip
@@ -28,7 +28,7 @@ from worldmodel.training.checkpoint import write_atomically
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import own_randomness
 from worldmodel.training.settings import reason
-from worldmodel.types import ActionSpec, LatentState, Observation, SequenceBatch, Trajectory
+from worldmodel.types import ActionSpec, LatentState, SequenceBatch, Trajectory
 
 _FPS = 8
 _LARGEST = 100_000_000  # bytes of a file of actions
@@ -134,8 +134,7 @@ class Episodes:
         memory = self._memory or [policy.initial(self._environments.num_envs)]
         for _ in range(count):
             now = self._steps[-1]
-            observation = Observation(torch.from_numpy(now.image), torch.from_numpy(now.is_first))
-            action, memory[0] = policy(observation, memory[0])
+            action, memory[0] = policy(observed(now), memory[0])
             self._take(action.detach().float().cpu().numpy())
         self._memory = memory
 
@@ -148,7 +147,8 @@ class Episodes:
         """All records so far, (N, T)."""
         first = np.stack([step.is_first for step in self._steps], 1)
         action = np.stack(self._actions, 1) * ~first[:, :, None]
-        columns = {name: np.stack([getattr(step, name) for step in self._steps], 1) for name in ("image", "reward")}
+        names = ("image", "reward", *(["vector"] if self._environments.vector_size else []))
+        columns = {name: np.stack([getattr(step, name) for step in self._steps], 1) for name in names}
         columns |= {"action": action, "is_first": first}
         columns["is_terminal"] = np.stack([step.is_terminal for step in self._steps], 1)
         tensors = {name: torch.from_numpy(x) for name, x in columns.items()}

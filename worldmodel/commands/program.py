@@ -24,6 +24,7 @@ from worldmodel.training.checkpoint import write_atomically
 from worldmodel.types import LatentState, Observation
 
 INPUTS, OUTPUTS = ("image", "is_first", "action", "deter", "stoch"), ("next_action", "next_deter", "next_stoch")
+VECTOR = "vector"  # the last input, of a model that takes one
 _TOLERANCE = 1e-4
 _STEPS = 50
 
@@ -52,10 +53,21 @@ class ActorProgram(nn.Module):
         start = rssm.initial(1)
         return start.deter.new_zeros(1, rssm.from_action.in_features), start.deter, start.stoch
 
-    def forward(self, image: Tensor, is_first: Tensor, action: Tensor, deter: Tensor, stoch: Tensor) -> State:
-        """Of image (1, 3, H, W) uint8, is_first (1,) bool, the action before (1, A), memory (1, D), latent (1, Z)."""
+    def forward(
+        self,
+        image: Tensor,
+        is_first: Tensor,
+        action: Tensor,
+        deter: Tensor,
+        stoch: Tensor,
+        vector: Tensor | None = None,
+    ) -> State:
+        """Of image (1, 3, H, W) uint8, is_first (1,) bool, the action before (1, A), memory (1, D), latent (1, Z).
+
+        And of a vector (1, V) beside the image, where the model takes one.
+        """
         state = LatentState(deter, stoch, deter.new_zeros(1, self.world_model.latents.param_size))
-        state = self.world_model.filter(Observation(image, is_first), action, state, mode=True)
+        state = self.world_model.filter(Observation(image, is_first, vector=vector), action, state, mode=True)
         return self.actor.mode(state.feature), state.deter, state.stoch
 
 
@@ -79,16 +91,16 @@ def write_program(agent: Agent, image_shape: tuple[int, int, int], path: Path) -
     image, first = torch.zeros(1, *image_shape, dtype=torch.uint8), torch.ones(1, dtype=torch.bool)
     convert, read = _FORMATS[path.suffix]
     with torch.no_grad():
-        held = convert(program, (image, first, *program.initial()))
+        given = {**dict(zip(INPUTS, (image, first, *program.initial()), strict=True)), **_vector(agent)}
+        held = convert(program, given)
         write_atomically(path, lambda temporary: temporary.write_bytes(held))
         try:
             told = _compared(agent, program, read(path), image_shape)
         except UserError:
             path.unlink()
             raise
-    shapes = {name: list(x.shape) for name, x in zip(INPUTS, (image, first, *program.initial()), strict=True)}
     about = {
-        "inputs": shapes,
+        "inputs": {name: list(x.shape) for name, x in given.items()},
         "outputs": list(OUTPUTS),
         "action": {"size": agent.action.size, "discrete": agent.action.discrete, "repeat": agent.action.repeat},
         "use": "feed the outputs back as action, deter and stoch; zeros and is_first at the start of an episode",
@@ -105,10 +117,11 @@ def _compared(agent: Agent, program: ActorProgram, step: Callable[..., State], s
     memory, state, apart, seconds = policy.initial(1), program.initial(), 0.0, [0.0, 0.0]
     for index, image in enumerate(images):
         first = torch.tensor([index == 0])
+        beside = {name: x + float(rng.normal()) for name, x in _vector(agent).items()}
         begun = time.perf_counter()
-        ours, memory = policy(Observation(image, first), memory)
+        ours, memory = policy(Observation(image, first, vector=beside.get(VECTOR)), memory)
         between = time.perf_counter()
-        state = step(image, first, *state)
+        state = step(image, first, *state, *beside.values())
         seconds = [seconds[0] + between - begun, seconds[1] + time.perf_counter() - between]
         apart = max(apart, float((ours - state[0]).abs().max()))
     if not apart <= _TOLERANCE:
@@ -119,9 +132,15 @@ def _compared(agent: Agent, program: ActorProgram, step: Callable[..., State], s
     )
 
 
-def _exported(program: ActorProgram, given: tuple[Tensor, ...]) -> bytes:
+def _vector(agent: Agent) -> dict[str, Tensor]:
+    """The input (1, V) for what stands beside an image, if anything does."""
+    taken = agent.world_model.vector
+    return {} if taken is None else {VECTOR: torch.zeros(1, taken.size)}
+
+
+def _exported(program: ActorProgram, given: dict[str, Tensor]) -> bytes:
     file = io.BytesIO()
-    torch.export.save(torch.export.export(program, given), file)
+    torch.export.save(torch.export.export(program, tuple(given.values())), file)
     return file.getvalue()
 
 
@@ -129,10 +148,10 @@ def _read_exported(path: Path) -> Callable[..., State]:
     return torch.export.load(path).module()
 
 
-def _onnx(program: ActorProgram, given: tuple[Tensor, ...]) -> bytes:
+def _onnx(program: ActorProgram, given: dict[str, Tensor]) -> bytes:
     _needed("onnx", "onnxscript", "onnxruntime")
-    inputs, outputs = list(INPUTS), list(OUTPUTS)
-    made = torch.onnx.export(program, given, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    names: dict[str, Any] = {"input_names": list(given), "output_names": list(OUTPUTS)}
+    made = torch.onnx.export(program, tuple(given.values()), dynamo=True, verbose=False, **names)
     assert made is not None
     return made.model_proto.SerializeToString()
 
@@ -141,7 +160,7 @@ def _read_onnx(path: Path) -> Callable[..., State]:
     session = import_module("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def step(*given: Tensor) -> Any:
-        found = session.run(None, {name: x.numpy() for name, x in zip(INPUTS, given, strict=True)})
+        found = session.run(None, {name: x.numpy() for name, x in zip((*INPUTS, VECTOR), given, strict=False)})
         return tuple(torch.from_numpy(x) for x in found)
 
     return step

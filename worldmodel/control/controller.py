@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,7 +158,7 @@ class LatentPolicy:
 
 
 class SinglePolicy:
-    """Acts in one environment of ``wm.make_env``: the image that it shows goes in, what its ``step`` takes comes out.
+    """Acts in one environment of ``wm.make_env``: what it shows goes in, what its ``step`` takes comes out.
 
     Args:
         controller: who acts.
@@ -169,16 +169,20 @@ class SinglePolicy:
         self._policy = LatentPolicy(controller, explore)
         self._state = self._policy.initial(1)
 
-    def __call__(self, image: np.ndarray, is_first: bool) -> np.ndarray | int:
+    def __call__(self, seen: np.ndarray | Mapping[str, np.ndarray], is_first: bool) -> np.ndarray | int:
         """The action for an image (3, H, W) uint8: (A,) in [-1, 1], or a choice. The first of an episode forgets.
 
+        Where numbers stand beside the image, for a dict of ``image`` and ``vector`` (V,).
+
         Raises:
-            ValueError: the image is of another kind.
+            ValueError: the image or the vector is of another kind.
         """
+        image = seen["image"] if isinstance(seen, Mapping) else seen
+        vector = torch.as_tensor(seen["vector"], dtype=torch.float32)[None] if isinstance(seen, Mapping) else None
         if (found := np.asarray(image)).dtype != np.uint8 or found.ndim != 3 or not found.size:
             raise ValueError(f"an image is (3, H, W) uint8, got {found.dtype} {found.shape}")
-        seen = Observation(torch.as_tensor(image)[None], torch.tensor([is_first]))
-        action, self._state = self._policy(seen, self._state)
+        observation = Observation(torch.as_tensor(image)[None], torch.tensor([is_first]), vector=vector)
+        action, self._state = self._policy(observation, self._state)
         if self._policy.controller.action.discrete:
             return int(action[0].argmax())
         return action[0].float().cpu().numpy()

@@ -64,6 +64,12 @@ class Episode(NamedTuple):
     video: np.ndarray | None  # (T, H, W, 3) uint8
 
 
+def observed(step: EnvStep, features: Tensor | None = None) -> Observation:
+    """What a policy sees of a step: images, their features if those are known, and vectors if there are any."""
+    vector = None if step.vector is None else torch.from_numpy(step.vector)
+    return Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first), features, vector)
+
+
 class _Actor:
     """A policy's memory between steps. It lasts for as long as the policy is of the same kind."""
 
@@ -73,7 +79,7 @@ class _Actor:
 
     def act(self, policy: Policy, step: EnvStep, features: Tensor | None = None) -> np.ndarray:
         self._take(policy, len(step.is_first))
-        observation = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first), features)
+        observation = observed(step, features)
         with torch.no_grad():
             action, self._state = policy(observation, self._state)
         return _bounded(action.detach().float().cpu().numpy(), self._spec)
@@ -168,7 +174,9 @@ class Collector:
         """All that an exact resume needs beside the replay's state: tensors, numbers, strings, lists and dicts."""
         environments = self._environments.state_dict()
         environments["actions"] = [torch.from_numpy(actions) for actions in environments["actions"]]
-        step = None if self._step is None else {k: torch.from_numpy(v) for k, v in self._step._asdict().items()}
+        step = None
+        if self._step is not None:
+            step = {k: torch.from_numpy(v) for k, v in self._step._asdict().items() if v is not None}
         return {
             "environments": environments,
             "step": step,
@@ -188,7 +196,7 @@ class Collector:
         self._step = None if state["step"] is None else EnvStep(**{k: v.numpy() for k, v in state["step"].items()})
         self._features = state["features"]
         self._running = [EpisodeSummary(*episode) for episode in state["running"]]
-        for index in [] if self._step is None else self._environments.leave(self._step.image):
+        for index in [] if self._step is None else self._environments.leave(self._step):
             warnings.warn(
                 f"environment {index} did not come back to where it was, with the same seed and actions: its episode "
                 "ends there, and resuming is not exact",
@@ -205,6 +213,8 @@ class Collector:
         record["is_first"], record["is_terminal"] = step.is_first[index], step.is_terminal[index]
         if features is not None:
             record["features"] = features
+        if step.vector is not None:
+            record["vector"] = step.vector[index]
         self._replay.add(index, record)
         return_, frames, steps, _ = self._running[index]
         self._running[index] = EpisodeSummary(

@@ -43,7 +43,8 @@ def make_environment(
     Returns:
         An environment with ``Box(0, 255, (3, size, V * size), uint8)`` observations of V cameras, and actions
         ``Box(-1, 1, (A,))`` (rescaled to the task's bounds) or ``Discrete``. ``info["frames"]`` counts the frames a
-        step took. The seed given to ``reset`` determines the episode.
+        step took. Where there are V numbers beside the picture an observation is a dict of ``image`` and ``vector``,
+        ``Box(-inf, inf, (V,), float32)``. The seed given to ``reset`` determines the episode.
 
     Raises:
         UserError: the task is unknown, draws no image, or has actions of another kind.
@@ -122,10 +123,13 @@ def _from_gymnasium(task: str, size: int) -> gymnasium.Env:
         raise UserError(f"task {task!r} cannot be made: {one_line(cause)}") from cause
 
 
-class PixelObservation(gymnasium.Wrapper):
-    """Observations as (3, H, W) uint8, H and W = ``size``. While ``blind`` nothing is drawn and the image is black.
+Seen = np.ndarray | dict[str, np.ndarray]  # an image alone, or with a vector
 
-    ``note`` says what of an observation is not used, if anything.
+
+class PixelObservation(gymnasium.Wrapper):
+    """Observations as (3, H, W) uint8, H and W = ``size``, or as a dict of such an ``image`` and a ``vector`` (V,).
+
+    While ``blind`` nothing is drawn and the image is black. ``note`` says what of an observation is used, if not all.
     """
 
     def __init__(self, env: gymnasium.Env, task: str, size: tuple[int, int]) -> None:
@@ -140,18 +144,27 @@ class PixelObservation(gymnasium.Wrapper):
         self._task, self._size, self._seen, self.blind = task, size, seen, False
         self.note = "" if seen is None else seen.note
         self.observation_space = spaces.Box(0, 255, (3, *size), np.uint8)
+        if seen is not None and seen.vector is not None:
+            beside = spaces.Box(-np.inf, np.inf, (seen.vector_size,), np.float32)
+            self.observation_space = spaces.Dict({"image": self.observation_space, "vector": beside})
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Seen, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._draw(observation), info
+        return self._shown(observation), info
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._draw(observation), float(reward), terminated, truncated, info
+        return self._shown(observation), float(reward), terminated, truncated, info
+
+    def _shown(self, observation: Any) -> Seen:
+        image = self._draw(observation)
+        if self._seen is None or self._seen.vector is None:
+            return image
+        return {"image": image, "vector": self._seen.vector(observation)}
 
     def _draw(self, observation: Any) -> np.ndarray:
         if self.blind:
-            return np.zeros(self.observation_space.shape, np.uint8)  # type: ignore[arg-type]
+            return np.zeros((3, *self._size), np.uint8)
         image = self._rendered() if self._seen is None else self._seen.take(observation)  # (h, w, 1 or 3)
         if image.shape[:2] != self._size:
             image = np.asarray(Image.fromarray(image.squeeze()).resize(self._size[::-1], Image.Resampling.BOX))
@@ -181,11 +194,11 @@ class Restarts(gymnasium.Wrapper):
         super().__init__(env)
         self._frames, self._left = frames, 0
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
         self._left = self._frames
         return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._left -= info["frames"]
         return observation, reward, terminated, truncated or self._left <= 0, info
@@ -198,5 +211,5 @@ class NormalAction(gymnasium.Wrapper):
         super().__init__(env)
         self.action_space, self._translate = actions_of(env.action_space, task)
 
-    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         return self.env.step(self._translate(action))

@@ -125,6 +125,9 @@ class Guard(gymnasium.Wrapper):
         self._check(observation, self.env.observation_space, "observation")
         if self._sight is not None and (what := self._sight.wrong(observation)):
             raise self._wrong(f"the picture's numbers are {what}")
+        beside = None if self._sight is None else self._sight.vector
+        if beside is not None and not np.isfinite(beside(observation)).all():  # as float64 it was
+            raise self._wrong("a number beside the picture is more than float32 holds")
 
     def _check(self, value: Any, space: spaces.Space, what: str) -> None:
         """Of the shape and the kind that its space says, and finite."""

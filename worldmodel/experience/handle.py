@@ -38,6 +38,7 @@ class EnvFrame(NamedTuple):
     terminated: bool = False
     truncated: bool = False
     frames: int = 0
+    vector: np.ndarray | None = None  # (V,) float32, beside the image
 
 
 class EnvHandle(Protocol):
@@ -45,7 +46,8 @@ class EnvHandle(Protocol):
 
     action: ActionSpec
     image_shape: tuple[int, int, int]
-    note: str  # of what is observed and not used
+    vector_size: int  # V, numbers beside the image
+    note: str  # of what is observed, and not used
 
     def send(self, command: Reset | Act | Redo) -> None: ...
 
@@ -63,7 +65,11 @@ class LocalEnv:
         self._discrete = isinstance(space, gymnasium.spaces.Discrete)
         self.action = ActionSpec(gymnasium.spaces.flatdim(space), self._discrete, settings.get("action_repeat", 1))
         self.note: str = self._env.get_wrapper_attr("note")
-        self.image_shape: tuple[int, int, int] = self._env.observation_space.shape  # type: ignore[assignment]
+        seen = self._env.observation_space
+        self.vector_size = 0
+        if isinstance(seen, gymnasium.spaces.Dict):
+            self.vector_size, seen = gymnasium.spaces.flatdim(seen["vector"]), seen["image"]
+        self.image_shape: tuple[int, int, int] = seen.shape  # type: ignore[assignment]
 
     def send(self, command: Reset | Act | Redo) -> None:
         self._command = command
@@ -71,7 +77,7 @@ class LocalEnv:
     def receive(self) -> EnvFrame:
         match self._command:
             case Reset(seed):
-                return EnvFrame(self._env.reset(seed=seed)[0])
+                return self._frame(self._env.reset(seed=seed)[0])
             case Act(action):
                 return self._act(action)
             case Redo(seed, actions):
@@ -82,12 +88,16 @@ class LocalEnv:
 
     def _act(self, action: np.ndarray) -> EnvFrame:
         choice = int(np.argmax(action)) if self._discrete else action
-        image, reward, terminated, truncated, info = self._env.step(choice)
-        return EnvFrame(image, reward=float(reward), terminated=terminated, truncated=truncated, frames=info["frames"])
+        seen, reward, terminated, truncated, info = self._env.step(choice)
+        frame = self._frame(seen)
+        return frame._replace(reward=float(reward), terminated=terminated, truncated=truncated, frames=info["frames"])
+
+    def _frame(self, seen: Any) -> EnvFrame:
+        return EnvFrame(seen["image"], vector=seen["vector"]) if self.vector_size else EnvFrame(seen)
 
     def _redo(self, seed: int, actions: np.ndarray) -> EnvFrame:
         self._env.set_wrapper_attr("blind", len(actions) > 0)
-        frame = EnvFrame(self._env.reset(seed=seed)[0])
+        frame = self._frame(self._env.reset(seed=seed)[0])
         for index, action in enumerate(actions):
             self._env.set_wrapper_attr("blind", index + 1 < len(actions))
             frame = self._act(action)

@@ -35,6 +35,7 @@ class Imported:
     rewards: int  # steps of which the reward is known
     terminated: int  # episodes after which nothing follows
     stepless: int = 0  # episodes of one image, which were left out
+    vector_size: int = 0  # numbers beside each image
 
     def write(self, replay: Path) -> None:
         """Keep it in the folder of a replay's shards.
@@ -87,7 +88,12 @@ def import_episodes(
             stays in the directory.
     """
     scale = scale or source.scale() or measured(source.actions())
-    replay = Replay(directory, image_shape=(3, size, size), action_size=scale.size, capacity=2**62)
+    shapes: dict[str, Any] = {
+        "image_shape": (3, size, size),
+        "action_size": scale.size,
+        "vector_size": source.vector_size,
+    }
+    replay = Replay(directory, capacity=2**62, **shapes)
     prepare = _Prepare(scale, size)
     stepless = terminated = known = 0
     for number, episode in enumerate(source.episodes()):
@@ -111,6 +117,7 @@ def import_episodes(
         rewards=known,
         terminated=terminated,
         stepless=stepless,
+        vector_size=source.vector_size,
     )
 
 
@@ -134,6 +141,8 @@ class _Prepare:
         records["action"][1:] = self._scale.scaled(episode.action, where)
         reward = _checked_reward(episode.reward, steps, where)
         records["reward"] = np.nan if reward is None else np.concatenate([np.zeros(1), reward])
+        if episode.vector is not None:
+            records["vector"] = episode.vector
         records["is_first"][0], records["is_terminal"][-1] = True, episode.terminated
         count = 0
         for image in episode.image:

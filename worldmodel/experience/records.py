@@ -23,12 +23,16 @@ class Features(NamedTuple):
 
 
 def record_dtype(
-    image_shape: tuple[int, int, int], action_size: int, feature_shape: tuple[int, ...] | None = None
+    image_shape: tuple[int, int, int],
+    action_size: int,
+    feature_shape: tuple[int, ...] | None = None,
+    vector_size: int = 0,
 ) -> np.dtype:
-    """One record of ``worldmodel.types``: what was seen, and what led there. No features without a shape of theirs."""
+    """One record of ``worldmodel.types``: what was seen, and what led there; the last two if they have a size."""
     fields: list[tuple] = [("image", "u1", image_shape), ("action", "<f4", (action_size,)), ("reward", "<f4")]
     fields += [("is_first", "?"), ("is_terminal", "?")]
-    return np.dtype(fields if feature_shape is None else [*fields, ("features", "<f4", feature_shape)])
+    fields += [] if feature_shape is None else [("features", "<f4", feature_shape)]
+    return np.dtype([*fields, ("vector", "<f4", (vector_size,))] if vector_size else fields)
 
 
 def check_records(records: np.ndarray, dtype: np.dtype, stream: int = 0) -> None:
@@ -85,12 +89,34 @@ def stored_shapes(directory: Path | str) -> tuple[tuple[int, int, int], int]:
     raise UserError(f"the replay {directory} is empty: collect some records first")
 
 
-def agree_on_features(directory: Path, asked: Features | None, empty: bool) -> None:
-    """Find the features that are asked for in a replay's directory; one that is ``empty`` takes any.
+def stored_vector_size(directory: Path | str) -> int | None:
+    """How many numbers stand beside each image in a replay's directory; None where no file can be read."""
+    for path in sorted(path for path in Path(directory).glob("*.npz") if ChunkName.of(path)):
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:  # a damaged one is closed too
+                return int(columns["vector"].shape[1]) if "vector" in columns.files else 0
+        except Exception:  # damaged, in one of many ways
+            continue
+    return None
+
+
+def agree(directory: Path, features: Features | None, vector_size: int, empty: bool) -> None:
+    """Find in a replay's directory what is asked for beside the images; one that is ``empty`` takes any.
 
     Raises:
-        UserError: it holds others.
+        UserError: it holds other features, or vectors of another size, or none.
     """
+    _agree_on_features(directory, features, empty)
+    held = vector_size if empty else stored_vector_size(directory)
+    if held not in (vector_size, None):
+        said = [f"vectors of {size} numbers" if size else "no vectors" for size in (held, vector_size)]
+        raise UserError(
+            f"the replay {directory} holds {said[0]} beside its images, and {said[1]} are asked for: use another run "
+            "folder"
+        )
+
+
+def _agree_on_features(directory: Path, asked: Features | None, empty: bool) -> None:
     held, path = stored_features(directory), directory / _FEATURES
     if asked == held:
         return

@@ -16,7 +16,7 @@ from worldmodel.experience.chunk_folder import ChunkFolder
 from worldmodel.experience.chunks import WHOLE, Chunk, ChunkName, columns_of
 from worldmodel.experience.layout import Layout, Piece
 from worldmodel.experience.open_chunk import OpenChunk
-from worldmodel.experience.records import Features, agree_on_features, check_records, record_dtype, stored_features
+from worldmodel.experience.records import Features, agree, check_records, record_dtype, stored_features
 from worldmodel.types import SequenceBatch
 
 __all__ = ["Features", "Replay", "record_dtype", "stored_features"]
@@ -41,11 +41,11 @@ class Replay:
         capacity: records to sample from; the oldest leave when there are more, and their chunks leave the disk.
         seed: of the sampling.
         features: what is stored with each frame, nothing more if None. ``features.json`` in the directory says it too.
+        vector_size: numbers beside each image; none if 0.
         chunk: records in a file, or fewer where that would be over 8 MiB or a sixteenth of the capacity.
 
     Raises:
-        UserError: the directory holds records of another image or action shape, other features, or those of an older
-            version.
+        UserError: the directory holds records of other shapes, other features, or those of an older version.
     """
 
     def __init__(
@@ -57,12 +57,13 @@ class Replay:
         capacity: int = 1_000_000,
         seed: int = 0,
         features: Features | None = None,
+        vector_size: int = 0,
         chunk: int = 512,
     ) -> None:
         if capacity < 1:
             raise UserError(f"the replay's capacity is {capacity}: it must be 1 or more")
         self.directory, self.capacity, self.features = Path(directory), capacity, features
-        self.dtype = record_dtype(image_shape, action_size, None if features is None else features.shape)
+        self.dtype = record_dtype(image_shape, action_size, features and features.shape, vector_size)
         self._stored = np.dtype([*((name, self.dtype[name]) for name in self.dtype.names or ()), ("episode", "<i8")])
         self._size = max(1, min(chunk, capacity // 16, _BYTES // self._stored.itemsize))
         self._rng = np.random.default_rng(seed)
@@ -70,7 +71,7 @@ class Replay:
         self._open: dict[int, OpenChunk] = {}  # by stream
         self._layout: Layout | None = None
         names = self._folder.names()
-        agree_on_features(self.directory, features, empty=not names)
+        agree(self.directory, features, vector_size, empty=not names)
         self._next = self._known = max((name.number for name in names.values()), default=-1) + 1
         self._ends = self._folder.ends()
         self._total = self._skip = 0
@@ -259,8 +260,7 @@ class Replay:
     def _take(self, chunks: dict[int, Chunk]) -> None:
         """Let these be the full ones."""
         self._chunks, self._layout, self._skip = dict(sorted(chunks.items())), None, 0
-        closed, opened = chunks.values(), self._open.values()
-        self._total = sum(chunk.length for chunk in closed) + sum(chunk.length for chunk in opened)
+        self._total = sum(x.length for x in chunks.values()) + sum(x.length for x in self._open.values())
 
     def _insert(self, chunk: Chunk) -> None:
         in_order = not self._chunks or next(reversed(self._chunks)) < chunk.name.number

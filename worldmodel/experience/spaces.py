@@ -1,4 +1,4 @@
-"""Observations and actions that people have: as pictures (H, W, C) uint8, and as what a policy can give. No torch."""
+"""Observations and actions that people have: as pictures (H, W, C) and vectors (V,), and as what a policy gives."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Sight(NamedTuple):
     take: Callable[[Any], np.ndarray]  # (H, W, 1 or 3) uint8
     note: str = ""
     wrong: Callable[[Any], str] = lambda _: ""  # what its numbers are, where they are not what its space says
+    vector_size: int = 0  # V
+    vector: Callable[[Any], np.ndarray] | None = None  # (V,) float32, what it shows beside the picture
 
 
 def picture_of(space: spaces.Space) -> Sight | None:
@@ -29,7 +31,7 @@ def picture_of(space: spaces.Space) -> Sight | None:
 
     Numbers of any type in [0, 1], [-1, 1] or [0, 255]. Grey, RGB, RGBA (transparency is dropped), channels last or
     first. Of a stack of frames the newest is taken, for the model has a memory of its own: (k, H, W), (k, H, W, C), or
-    3 k channels. Of a Dict the picture alone is.
+    3 k channels. Of a Dict one picture, and all vectors of floats beside it as one, in the order of their names.
     """
     if isinstance(space, spaces.Dict):
         return _in_dict(space)
@@ -46,14 +48,30 @@ def _in_dict(space: spaces.Dict) -> Sight | None:
     if not found:
         return None
     name = next((name for name in _NAMES if name in found), next(iter(found)))
-    rest = ", ".join(other for other in space.spaces if other != name)
-    notes = [found[name].note, f"of what it observes only {name} is used, not {rest}" if rest else ""]
+    beside = sorted(other for other, each in space.spaces.items() if _is_vector(each))
+    size = sum(spaces.flatdim(space[other]) for other in beside)
+    used = f"{', '.join([name, *beside])} ({size} numbers beside the picture)" if size else f"only {name}"
+    rest = ", ".join(other for other in space.spaces if other not in (name, *beside))
+    notes = [found[name].note]
+    if size or rest:
+        notes.append(f"of what it observes {used} {'are' if size else 'is'} used{f', not {rest}' if rest else ''}")
     seen = found[name]
     return Sight(
         lambda observation: seen.take(observation[name]),
         "; ".join(filter(None, notes)),
         lambda observation: seen.wrong(observation[name]),
+        vector_size=size,
+        vector=(lambda observation: _joined([observation[other] for other in beside])) if size else None,
     )
+
+
+def _is_vector(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+
+
+def _joined(vectors: list[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # which is looked for
+        return np.concatenate([np.asarray(vector).astype(np.float32) for vector in vectors])
 
 
 class _Numbers:

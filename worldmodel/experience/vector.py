@@ -30,6 +30,7 @@ class EnvStep(NamedTuple):
     is_terminal: np.ndarray  # (N,) bool: last, and not for a time limit
     is_cut: np.ndarray  # (N,) bool: the worker died; the image is the one before, the reward 0
     frames: np.ndarray  # (N,) int64
+    vector: np.ndarray | None = None  # (N, V) float32, beside the image
 
 
 class Environments(ABC):
@@ -77,12 +78,15 @@ class Environments(ABC):
         except BaseException:
             self.close()
             raise
-        self.action, self.image_shape = (
-            self._handles[0].action,
-            self._handles[0].image_shape,
+        one = self._handles[0]
+        self.action, self.image_shape, self.vector_size, self.note = (
+            one.action,
+            one.image_shape,
+            one.vector_size,
+            one.note,
         )
-        self.note = self._handles[0].note  # of what is observed and not used
         self._images = np.zeros((num_envs, *self.image_shape), np.uint8)
+        self._vectors = np.zeros((num_envs, self.vector_size), np.float32)
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         self._deaths, self._alive = [0] * num_envs, [0] * num_envs  # without progress; steps since the last
         self.restart()
@@ -131,6 +135,7 @@ class Environments(ABC):
             is_terminal=terminal,
             is_cut=cut,
             frames=frames,
+            vector=self._vectors.copy() if self.vector_size else None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,20 +164,20 @@ class Environments(ABC):
             self._handles[index].send(Redo(self._episode_seed(index, self._episodes[index] - 1), actions))
         for index in running:
             try:
-                self._images[index] = self._handles[index].receive().image
+                self._take(index, self._handles[index].receive())
             except WorkerDied as death:
                 raise UserError(
                     f"the worker of environment {index} died ({death}) as its episode was played again: "
                     "is memory short? Nothing is lost, resume once more"
                 ) from death
 
-    def leave(self, unlike: np.ndarray) -> list[int]:
-        """Leave the episodes that did not come back to the images (N, 3, H, W) uint8 that they were saved at.
+    def leave(self, saved: EnvStep) -> list[int]:
+        """Leave the episodes that did not come back to the images and vectors that they were saved at.
 
         Returns:
             Whose they are: the next step begins others there.
         """
-        left = [i for i in range(self.num_envs) if self._running[i] and not _alike(unlike[i], self._images[i])]
+        left = [i for i in range(self.num_envs) if self._running[i] and not self._is_back(i, saved)]
         for index in left:
             self._running[index] = False
             self._actions[index].clear()
@@ -195,7 +200,7 @@ class Environments(ABC):
             self._running[index] = False
             self._actions[index].clear()
             return 0.0, False, True, False, True, 0
-        self._images[index] = frame.image
+        self._take(index, frame)
         self._alive[index] += 1
         if first:
             self._episodes[index] += 1
@@ -207,6 +212,15 @@ class Environments(ABC):
             self._deaths[index] = 0
         self._running[index] = not last
         return frame.reward, first, last, frame.terminated, False, frame.frames
+
+    def _take(self, index: int, frame: EnvFrame) -> None:
+        self._images[index] = frame.image
+        if frame.vector is not None:
+            self._vectors[index] = frame.vector
+
+    def _is_back(self, index: int, saved: EnvStep) -> bool:
+        same = saved.vector is None or np.allclose(saved.vector[index], self._vectors[index], rtol=1e-3, atol=1e-5)
+        return same and _alike(saved.image[index], self._images[index])
 
     def _next_frame(self, index: int) -> EnvFrame | None:
         try:

@@ -56,7 +56,7 @@ class WorkerHandle:
             UserError: it could not be made, for the reason given.
             WorkerDied: the process ended, or was silent for too long and was ended.
         """
-        self.action, self.image_shape, self.note = self._answer()
+        self.action, self.image_shape, self.vector_size, self.note = self._answer()
 
     def send(self, command: Reset | Act | Redo) -> None:
         self._post(command)
@@ -95,7 +95,7 @@ def serve(pipe: Connection) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     handle = LocalEnv(settings)
-    pipe.send((handle.action, handle.image_shape, handle.note))
+    pipe.send((handle.action, handle.image_shape, handle.vector_size, handle.note))
     while True:
         handle.send(pipe.recv())
         pipe.send(handle.receive())

@@ -57,6 +57,10 @@ class RSSM(nn.Module):
         self.posterior_norm = nn.LayerNorm(width, eps=1e-3)
         self.posterior = nn.Linear(width, latents.param_size)
 
+    def widen(self, size: int) -> None:
+        """Let the posterior see ``size`` more numbers beside an image's embedding. Drawn anew: before any training."""
+        self.from_embed = nn.Linear(self.from_embed.in_features + size, self.from_embed.out_features, bias=False)
+
     @property
     def feature_size(self) -> int:
         return self.deter + self.latents.size

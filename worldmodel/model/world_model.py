@@ -17,6 +17,7 @@ from worldmodel.model.layers import MLP
 from worldmodel.model.representation import MakeRepresentation, RepresentationLoss
 from worldmodel.model.rssm import RSSM, Posterior
 from worldmodel.model.transitions import Transition
+from worldmodel.model.vector_input import VectorInput
 from worldmodel.types import LatentState, Observation, SequenceBatch
 
 Metrics = dict[str, Tensor]
@@ -117,6 +118,7 @@ class WorldModel(nn.Module):
         )
         self._modules["decoder"] = None if decoder is None else decoder(feature_size)  # a property says so if none
         self.representation: RepresentationLoss | None = None
+        self.vector: VectorInput | None = None
         self.reward = reward(feature_size, width)
         self.cont = ContinueHead(feature_size, width)
         self.action_size, self.width = action_size, width
@@ -158,6 +160,11 @@ class WorldModel(nn.Module):
         """
         self.representation = make(self.feature_size, self.encoder.embed_dim, self.action_size, self.width)
 
+    def take_vector(self, size: int) -> None:
+        """See ``size`` numbers beside each image, a second input of the posterior, and learn to reconstruct them."""
+        self.vector = VectorInput(size, self.feature_size, self.width)
+        self.rssm.widen(self.vector.embed_dim)
+
     @property
     def feature_size(self) -> int:
         return self.rssm.feature_size
@@ -166,7 +173,23 @@ class WorldModel(nn.Module):
     def latents(self) -> Latents:
         return self.rssm.latents
 
-    def embed(self, image: Tensor, features: Tensor | None = None) -> Tensor:
+    def embed(self, image: Tensor, features: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
+        """What the posterior sees of an image and of the vector (*B, V) beside it, where the model takes one.
+
+        Raises:
+            ValueError: it does, and none is given; or as of ``embed_image``.
+        """
+        return self._beside(self.embed_image(image, features), vector)
+
+    def _beside(self, embed: Tensor, vector: Tensor | None) -> Tensor:
+        if self.vector is None:
+            return embed
+        if vector is None or vector.shape != (*embed.shape[:-1], self.vector.size):
+            found = "none" if vector is None else f"{tuple(vector.shape)}"
+            raise ValueError(f"beside each image this model takes a vector of {self.vector.size} numbers, got {found}")
+        return torch.cat([embed, self.vector(vector)], -1)
+
+    def embed_image(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """(*B, 3, H, W) uint8 -> (*B, E); from what the encoder's frozen part made of the images, where that is given.
 
         Raises:
@@ -180,13 +203,12 @@ class WorldModel(nn.Module):
 
     def observe(self, batch: SequenceBatch, state: LatentState | None = None, mode: bool = False) -> Posterior:
         """Filter real sequences: posterior states (B, T, ...) and all members' priors (K, B, T, P)."""
-        return self.rssm.observe(
-            self.embed(batch.image, batch.features), batch.action, batch.is_first, state=state, mode=mode
-        )
+        embed = self.embed(batch.image, batch.features, batch.vector)
+        return self.rssm.observe(embed, batch.action, batch.is_first, state=state, mode=mode)
 
     def filter(self, observation: Observation, action: Tensor, state: LatentState, mode: bool = False) -> LatentState:
         """Take in one more observation (N, ...) after ``action`` (N, A)."""
-        embed = self.embed(observation.image, observation.features)
+        embed = self.embed(observation.image, observation.features, observation.vector)
         return self.rssm.obs_step(state, action, embed, observation.is_first, mode=mode)
 
     def fit_statistics(self, image: Tensor) -> None:
@@ -197,8 +219,8 @@ class WorldModel(nn.Module):
 
     def loss(self, batch: SequenceBatch) -> tuple[Losses, LatentState, Metrics]:
         """All losses, each (B, T), the posterior states that were filtered on the way (B, T, ...), and metrics."""
-        embed = self.embed(batch.image, batch.features)  # (B, T, E)
-        posterior = self.rssm.observe(embed, batch.action, batch.is_first)
+        embed = self.embed_image(batch.image, batch.features)  # (B, T, E)
+        posterior = self.rssm.observe(self._beside(embed, batch.vector), batch.action, batch.is_first)
         feature = posterior.state.feature  # (B, T, F)
         dynamics, representation, kl = self._kl(posterior, batch.episode)
         looked_at = feature if self.representation is None else feature.detach()
@@ -222,6 +244,9 @@ class WorldModel(nn.Module):
                 "aleatoric": uncertainty.aleatoric.mean(),
             }
             metrics["posterior_entropy"] = self.latents.entropy(posterior.state.params.detach()).mean()
+        if self.vector is not None:
+            assert batch.vector is not None
+            losses["vector"] = self.vector.loss(feature, batch.vector)
         if self.representation is not None:
             losses[self.representation.name], more = self.representation(feature, embed.detach(), batch)
             metrics |= more

@@ -33,6 +33,7 @@ class Agent(nn.Module):
 
     Args:
         action: what an action is; taken from the task.
+        vector_size: numbers beside an image, if any; taken from the task.
         world_model: builds the world model from the action size.
         actor_critic: builds actor and critic from the action and the feature size; null for none.
         representation: what states learn of their images instead of drawing them, such as Barlow Twins; the
@@ -60,6 +61,7 @@ class Agent(nn.Module):
         evaluate_with: MakeController | None = None,
         optimizer: Optimizer | None = None,
         average: WeightAverage | None = None,
+        vector_size: int = 0,
     ) -> None:
         super().__init__()
         self.action = action
@@ -67,6 +69,9 @@ class Agent(nn.Module):
         feature_size = self.world_model.feature_size
         self.actor_critic = None if actor_critic is None else actor_critic(action, feature_size)
         known = WORLD_WEIGHTS | self._represent(representation)
+        if vector_size:
+            self.world_model.take_vector(vector_size)
+            known |= {"vector": 1.0}
         known |= {} if self.actor_critic is None else self.actor_critic.weights
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")

@@ -137,7 +137,12 @@ def acting(agent: Agent) -> Controller:
 def collect_held_out(data: Experience, controller: Controller, directory: Path, episodes: int) -> Replay:
     """Held-out episodes: first those of who acts, then those at random."""
     environments = data.held_out("report")
-    replay = Replay(directory, image_shape=environments.image_shape, action_size=environments.action.size)
+    replay = Replay(
+        directory,
+        image_shape=environments.image_shape,
+        action_size=environments.action.size,
+        vector_size=environments.vector_size,
+    )
     collector = Collector(environments, replay)
     for policy, until in (
         (LatentPolicy(controller, explore=True), episodes // 2),

@@ -108,6 +108,11 @@ class Experience:
         return self.imported.image_shape if self.offline else self.environments.image_shape
 
     @property
+    def vector_size(self) -> int:
+        """How many numbers are observed beside an image."""
+        return self.imported.vector_size if self.offline else self.environments.vector_size
+
+    @property
     def imported(self) -> Imported:
         """What the run's folder holds of data from elsewhere.
 
@@ -153,6 +158,7 @@ class Experience:
             capacity=max(self.capacity, self.imported.records) if self.offline else self.capacity,
             seed=seed_for(self.seed, rank, "replay"),
             features=features,
+            vector_size=self.vector_size,
         )
 
     def close(self) -> None:
@@ -168,11 +174,11 @@ class Experience:
             made: Environments = Workers(task, self.num_envs, seed, first_core=self.rank * self.num_envs, **settings)
         else:
             made = InProcess(task, self.num_envs, seed, **settings)
-        if self.offline and (made.action[:2] != self.action[:2] or made.image_shape != self.image_shape):
+        if self.offline and _shown(made) != _shown(self):
             made.close()
             raise UserError(
-                f"{task} takes {_said(made.action)} and shows {made.image_shape}, and the data in {self.folder} has "
-                f"{_said(self.action)} and {self.image_shape}: name the task that it is of, or none"
+                f"{task} takes {_said(made)}, and the data in {self.folder} has {_said(self)}: name the task that it "
+                "is of, or none"
             )
         return made
 
@@ -187,8 +193,13 @@ class Experience:
         return self.task
 
 
-def _said(action: ActionSpec) -> str:
-    return f"one of {action.size} choices" if action.discrete else f"{action.size} numbers"
+def _shown(of: Environments | Experience) -> tuple[Any, ...]:
+    return of.action[:2], of.image_shape, of.vector_size
+
+
+def _said(of: Environments | Experience) -> str:
+    action = f"one of {of.action.size} choices" if of.action.discrete else f"{of.action.size} numbers"
+    return f"{action} and shows {of.image_shape}" + (f" beside {of.vector_size} numbers" if of.vector_size else "")
 
 
 def _memory() -> int:

@@ -52,7 +52,7 @@ def load_run(
     data.seed, data.folder = settings.config.seed, run.path
     data.num_envs = environments or data.num_envs
     try:
-        agent = settings.agent(data.action)
+        agent = settings.agent(data.action, data.vector_size)
         if to_draw:
             agent.world_model.check_draws()
         agent.load_state_dict(mean_weights(state))

@@ -39,7 +39,9 @@ def add_parts(parser: Parser) -> None:
     parser.add_class_arguments(Experience, "data", instantiate=False)
     parser.add_class_arguments(Optimizer, "optimizer", instantiate=False)
     parser.add_class_arguments(WeightAverage, "average", instantiate=False)
-    parser.add_class_arguments(Agent, "model", skip={"action", "optimizer", "average"}, instantiate=False)
+    parser.add_class_arguments(
+        Agent, "model", skip={"action", "optimizer", "average", "vector_size"}, instantiate=False
+    )
 
 
 _FIRST = (
@@ -104,15 +106,16 @@ class Settings:
     def data(self) -> Experience:
         return Experience(**vars(self._made.data))
 
-    def agent(self, action: ActionSpec) -> Agent:
-        """World model, actor and critic; draws their parameters.
+    def agent(self, action: ActionSpec, vector_size: int = 0) -> Agent:
+        """World model, actor and critic, for such actions and as many numbers beside an image; draws their parameters.
 
         Raises:
             UserError: settings do not go together, images are of another size than the model's, or memory is short.
         """
         try:
             optimizer, average = Optimizer(**vars(self._made.optimizer)), WeightAverage(**vars(self._made.average))
-            agent = Agent(action, optimizer=optimizer, average=average, **vars(self._made.model))
+            made: dict[str, Any] = {"optimizer": optimizer, "average": average, "vector_size": vector_size}
+            agent = Agent(action, **made, **vars(self._made.model))
             self._look(agent)
         except ValueError as cause:
             raise UserError(reason(cause)) from cause
@@ -129,7 +132,7 @@ class Settings:
         image = torch.zeros(1, 3, size, size * (len(camera) if isinstance(camera, list) else 1), dtype=torch.uint8)
         model = agent.eval().world_model
         try:
-            model.embed(image)
+            model.embed_image(image)
             if model.draws:
                 model.decoder.pixels(image)
         except ValueError as cause:

@@ -24,16 +24,18 @@ class World:
     Args:
         fabric: of the processes.
         data: environments and replay, described.
-        make_agent: the agent, from what an action is.
+        make_agent: the agent, from what an action is and how many numbers stand beside an image.
         seed: everything derives from it, the rank, and the purpose.
     """
 
-    def __init__(self, fabric: Fabric, data: Experience, make_agent: Callable[[ActionSpec], Agent], seed: int) -> None:
+    def __init__(
+        self, fabric: Fabric, data: Experience, make_agent: Callable[[ActionSpec, int], Agent], seed: int
+    ) -> None:
         self.fabric, self.data = fabric, data
         data.seed, data.rank = seed, fabric.global_rank
-        action = data.action
+        action, vector_size = data.action, data.vector_size
         seed_all(seed_for(seed, 0, "parameters"))
-        self.agent = make_agent(action).setup(fabric)
+        self.agent = make_agent(action, vector_size).setup(fabric)
         seed_all(seed_for(seed, data.rank, "draws"))
 
     def open(self, folder: Path) -> None:

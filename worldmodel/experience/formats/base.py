@@ -29,6 +29,7 @@ class ForeignEpisode(NamedTuple):
     terminated: bool  # nothing follows the last image
     truncated: bool  # a time limit ended it
     where: str  # for people: file and number
+    vector: np.ndarray | None = None  # (T + 1, V) float32, beside the images
 
 
 class Format(ABC):
@@ -43,6 +44,7 @@ class Format(ABC):
     """
 
     name = ""  # that it was asked for by
+    vector_size = 0  # V, numbers beside each image
 
     def __init__(self, path: Path, image: str | None = None) -> None:
         self.path, self.image = path, image

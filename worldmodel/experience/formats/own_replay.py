@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from worldmodel.errors import UserError
 from worldmodel.experience.action_scale import ActionScale
 from worldmodel.experience.formats.base import ForeignEpisode, Format
 from worldmodel.experience.imported import read_imported
-from worldmodel.experience.records import stored_features, stored_shapes
+from worldmodel.experience.records import stored_features, stored_shapes, stored_vector_size
 from worldmodel.experience.replay import Replay
 
 
@@ -29,13 +30,12 @@ class OwnReplay(Format):
             raise UserError(f"{self.path} holds no replay: name a run's folder that has one")
         self.replays, imported = [], read_imported(self.path)
         for folder in shards:
-            shape, size = stored_shapes(folder)
+            (shape, size), self.vector_size = stored_shapes(folder), stored_vector_size(folder) or 0
+            held: dict[str, Any] = {"features": stored_features(folder), "vector_size": self.vector_size}
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a damaged chunk is skipped in training, but not copied
                 try:
-                    replay = Replay(
-                        folder, image_shape=shape, action_size=size, capacity=2**62, features=stored_features(folder)
-                    )
+                    replay = Replay(folder, image_shape=shape, action_size=size, capacity=2**62, **held)
                 except UserWarning as cause:
                     raise UserError(f"{folder} is damaged: {cause}") from cause
             self.replays.append(replay)
@@ -63,4 +63,5 @@ class OwnReplay(Format):
                     terminated=bool(records["is_terminal"][-1]),
                     truncated=False,
                     where=f"{replay.directory}, episode {number}",
+                    vector=records["vector"] if self.vector_size else None,
                 )

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from worldmodel.errors import UserError
-from worldmodel.experience.collector import Policy
+from worldmodel.experience.collector import Policy, observed
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments
-from worldmodel.types import Observation
 
 
 class Recorded(NamedTuple):
@@ -26,6 +25,7 @@ class Recorded(NamedTuple):
     action: np.ndarray  # (L, A) float32
     reward: np.ndarray  # (L,) float32
     number: int | None = None  # by which a ReplayableEnv can play it again; None where none can
+    vector: np.ndarray | None = None  # (L, V) float32, beside the images
 
 
 class RealStep(NamedTuple):
@@ -34,6 +34,16 @@ class RealStep(NamedTuple):
     image: np.ndarray  # (3, H, W) uint8
     reward: float
     ended: bool  # the episode ends here, for whatever reason
+    vector: np.ndarray | None = None  # (V,) float32, beside the image
+
+
+class SeenRecord(NamedTuple):
+    """One of those that a dream was shown."""
+
+    image: np.ndarray  # (3, H, W) uint8
+    action: np.ndarray  # (A,)
+    reward: float
+    vector: np.ndarray | None  # (V,)
 
 
 class SeenRecords:
@@ -44,12 +54,11 @@ class SeenRecords:
     """
 
     def __init__(self, most: int) -> None:
-        self._records: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=most)
+        self._records: deque[SeenRecord] = deque(maxlen=most)
         self._count = 0
 
     @property
-    def last(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Image (3, H, W) uint8, action (A,) and reward."""
+    def last(self) -> SeenRecord:
         return self._records[-1]
 
     def begin(self, episode: Recorded, record: int) -> None:
@@ -57,16 +66,18 @@ class SeenRecords:
         self._records.clear()
         self._count = max(0, record + 1 - (self._records.maxlen or 0))
         for t in range(self._count, record + 1):
-            self.add(episode.image[t], episode.action[t], float(episode.reward[t]))
+            vector = None if episode.vector is None else episode.vector[t]
+            self.add(SeenRecord(episode.image[t], episode.action[t], float(episode.reward[t]), vector))
 
-    def add(self, image: np.ndarray, action: np.ndarray, reward: float) -> None:
-        self._records.append((image, action, reward))
+    def add(self, record: SeenRecord) -> None:
+        self._records.append(record)
         self._count += 1
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Images (T, 3, H, W) and actions (T, A), and whether the first of them begins the episode."""
-        images, actions, _ = zip(*self._records, strict=True)
-        return np.stack(images), np.stack(actions), self._count == len(self._records)
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
+        """Images (T, 3, H, W), actions (T, A), vectors (T, V), and whether the first of them begins the episode."""
+        images, actions, _, vectors = zip(*self._records, strict=True)
+        beside = None if vectors[0] is None else np.stack(vectors)
+        return np.stack(images), np.stack(actions), beside, self._count == len(self._records)
 
 
 class ReplayableEnv:
@@ -98,17 +109,23 @@ class ReplayableEnv:
         environments.load_state_dict({"episodes": [number], "running": [False], "actions": [nothing[:0]]})
         action, memory = nothing, policy.initial(1)
         step = environments.step(nothing)
-        rows = [(step.image[0], nothing[0], step.reward[0])]
+        rows = [(step.image[0], nothing[0], step.reward[0], step.vector)]
         while not step.is_last[0]:
-            seen = Observation(torch.from_numpy(step.image), torch.from_numpy(step.is_first))
             with torch.no_grad():
-                drawn, memory = policy(seen, memory)
+                drawn, memory = policy(observed(step), memory)
             action = drawn.float().cpu().numpy()
             step = environments.step(action)
-            rows.append((step.image[0], action[0], step.reward[0]))
+            rows.append((step.image[0], action[0], step.reward[0], step.vector))
         self._next, self._running = number + 1, False
-        image, taken, reward = (np.stack(x) for x in zip(*rows, strict=True))
-        return Recorded(name=name, image=image, action=taken, reward=reward, number=number)
+        images, actions, rewards, vectors = zip(*rows, strict=True)
+        return Recorded(
+            name=name,
+            image=np.stack(images),
+            action=np.stack(actions),
+            reward=np.stack(rewards),
+            number=number,
+            vector=np.concatenate(vectors) if environments.vector_size else None,
+        )
 
     def begin(self, episode: Recorded, record: int) -> None:
         """Bring the simulator to a record of an episode.
@@ -129,7 +146,8 @@ class ReplayableEnv:
             return None
         step = self._environments.step(action[None])
         self._running = not step.is_last[0]
-        return RealStep(step.image[0], float(step.reward[0]), bool(step.is_last[0]))
+        vector = None if step.vector is None else step.vector[0]
+        return RealStep(step.image[0], float(step.reward[0]), bool(step.is_last[0]), vector)
 
     def close(self) -> None:
         self._environments.close()
@@ -147,6 +165,12 @@ def from_replay(replay: Replay, count: int = 4) -> list[Recorded]:
     if not episodes:
         raise UserError(f"the replay {replay.directory} is empty: collect some records first")
     return [
-        Recorded(f"episode {number}", x["image"].copy(), x["action"].copy(), x["reward"].copy())
+        Recorded(
+            f"episode {number}",
+            image=x["image"].copy(),
+            action=x["action"].copy(),
+            reward=x["reward"].copy(),
+            vector=x["vector"].copy() if "vector" in (x.dtype.names or ()) else None,
+        )
         for number, x in episodes
     ]

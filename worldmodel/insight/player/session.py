@@ -19,7 +19,7 @@ from torch import Tensor
 from worldmodel.control.controller import Controller
 from worldmodel.control.planners.base import bound
 from worldmodel.insight.player.frame import Frame
-from worldmodel.insight.player.replayable import Recorded, ReplayableEnv, SeenRecords
+from worldmodel.insight.player.replayable import Recorded, ReplayableEnv, SeenRecord, SeenRecords
 from worldmodel.insight.player.tracker import Tracker
 from worldmodel.insight.rollouts import picture
 from worldmodel.insight.trust import Trust
@@ -179,7 +179,7 @@ class PlayerSession:
             over = self._beside is not None
             frame = self._frame(prior, action=taken, driver=self.driver, truth=None, real_reward=None, ended=over)
         else:
-            self._seen.add(real.image, taken, real.reward)
+            self._seen.add(SeenRecord(real.image, taken, real.reward, real.vector))
             truth = rearrange(real.image, "c h w -> h w c")
             frame = self._frame(
                 prior, action=taken, driver=self.driver, truth=truth, real_reward=real.reward, ended=real.ended
@@ -201,20 +201,22 @@ class PlayerSession:
         if self._tracker is not None:
             self._tracker.begin(self._state)
         self._forget()
-        image, action, reward = self._seen.last
+        image, action, reward, _ = self._seen.last
         truth, expected = rearrange(image, "c h w -> h w c"), posterior.prior[:, :, -1]
         return self._frame(expected, action=action, driver="record", truth=truth, real_reward=reward, ended=False)
 
     def _filter(self, seen: SeenRecords) -> Posterior:
         """The records that were seen: states (1, T, ...), priors (K, 1, T, P)."""
-        images, actions, begins = seen.arrays()
+        images, actions, vectors, begins = seen.arrays()
         like = self._world_model.rssm.from_stoch.weight
         image = torch.from_numpy(images[None]).to(like.device)  # (1, T, 3, H, W)
         action = torch.from_numpy(actions[None]).to(like)
         is_first = torch.zeros(action.shape[:2], dtype=torch.bool, device=like.device)
         is_first[:, 0] = begins
+        vector = None if vectors is None else torch.from_numpy(vectors[None]).to(like)  # (1, T, V)
+        embed = self._world_model.embed(image, vector=vector)
         with self._own_draws():
-            return self._world_model.rssm.observe(self._world_model.embed(image), action, is_first, mode=True)
+            return self._world_model.rssm.observe(embed, action, is_first, mode=True)
 
     def _members(self, deter: Tensor, prior: Tensor) -> Tensor:
         """The picture (K, *B, 3, h, w) of each member's most likely latent, for a memory (*B, D) and (K, *B, P)."""
