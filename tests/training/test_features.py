@@ -77,11 +77,11 @@ def test_updates_are_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_batch_travels_with_its_features_or_without() -> None:
-    batch = with_features(tiny.batch(2, 3))
+    batch = with_features(tiny.batch(2, 3))._replace(vector=torch.zeros(2, 3, 4))
     there = move_data_to_device(batch, torch.device("meta"))
     assert type(there) is SequenceBatch and all(x.device.type == "meta" for x in there)
-    without = move_data_to_device(batch._replace(features=None), torch.device("meta"))
-    assert without.features is None and without.image.device.type == "meta"
+    without = move_data_to_device(batch._replace(features=None, vector=None), torch.device("meta"))
+    assert without.features is without.vector is None and without.image.device.type == "meta"
 
 
 def test_a_run_is_the_same_to_the_last_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
