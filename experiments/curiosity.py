@@ -54,8 +54,13 @@ def told(out: Path) -> str:
     )
 
 
+def first(words: list[str]) -> None:
+    try:
+        print(told(Path(words[0] if words else "runs/curiosity")))
+    except UserError as error:
+        print(f"experiments.curiosity: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--first"]:
-        print(told(Path(sys.argv[2] if len(sys.argv) > 2 else "runs/curiosity")))
-    else:
-        main(STUDY)
+    first(sys.argv[2:]) if sys.argv[1:2] == ["--first"] else main(STUDY)

@@ -6,17 +6,18 @@ what the run's own calibration says, and leaves rows.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
+from experiments.uncertainty.asked import keep, parser
 from experiments.uncertainty.data import TASKS
 from experiments.uncertainty.exploit import CAUTION, UNUSUAL, Weight, environments, played
 from experiments.uncertainty.measure import Row, row
 from worldmodel.control.controller import LatentPolicy
 from worldmodel.control.planner_controller import PlannerController
 from worldmodel.control.planners import CEM
+from worldmodel.errors import UserError
 from worldmodel.insight.caution import Caution
 from worldmodel.training.calibrating import load_trust
 from worldmodel.training.loading import load_run
@@ -25,9 +26,15 @@ MANNERS = ("plain", "unusual", "cautious")
 
 
 def of_run(folder: Path, episodes: int, manners: tuple[str, ...], seed: int) -> tuple[str, list[Row]]:
-    """The task of a run, and each manner's return, with its share of the plain one's, episode by episode."""
+    """The task of a run, and each manner's return, with its share of the plain one's, episode by episode.
+
+    Raises:
+        UserError: the run is none, its task is not the study's, or it has no calibration.
+    """
     agent, data = load_run(folder, environments=1)
     data.close()
+    if data.needed_task() not in TASKS:
+        raise UserError(f"{folder} is of {data.task}, and the study knows {', '.join(TASKS)}")
     task, model, rows = TASKS[data.needed_task()], agent.world_model, []
     caution = Caution(load_trust(folder, agent, data.needed_task()))
     weights: dict[str, Weight] = {"plain": 0.0, "cautious": CAUTION, "unusual": caution.weight(UNUSUAL, True)}
@@ -49,21 +56,14 @@ def of_run(folder: Path, episodes: int, manners: tuple[str, ...], seed: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the study is kept")
-    parser.add_argument("--transition", required=True, help="what the run's is called in the study")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--episodes", type=int, default=6)
-    parser.add_argument("--manners", nargs="+", default=list(MANNERS), choices=MANNERS)
-    given = parser.parse_args()
-    from experiments.uncertainty.work import save
-
-    task, rows = of_run(given.run, given.episodes, tuple(given.manners), given.seed)
-    folder = given.out / task
-    folder.mkdir(parents=True, exist_ok=True)
-    name = {"task": task, "transition": given.transition, "seed": given.seed}
-    save(folder / f"caution_{given.transition}_{given.seed}.json", [name | x for x in rows])
+    words = parser(__doc__)
+    words.add_argument("--episodes", type=int, default=6)
+    words.add_argument("--manners", nargs="+", default=list(MANNERS), choices=MANNERS)
+    given = words.parse_args()
+    try:
+        keep(given, "caution", *of_run(given.run, given.episodes, tuple(given.manners), given.seed))
+    except UserError as error:
+        words.exit(2, f"experiments.uncertainty.cost: {error}\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Legend: n dreams, H horizon.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from experiments.uncertainty.asked import keep, parser
 from experiments.uncertainty.measure import Row, row
 from worldmodel.control.imagine import following, imagine
 from worldmodel.insight.calibration import auroc, rank_correlation
@@ -166,20 +166,10 @@ def of_run(folder: Path, episodes: int) -> tuple[str, list[Row]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="where the study is kept")
-    parser.add_argument("--transition", required=True, help="what the run's is called in the study")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--episodes", type=int, default=48, help="held-out ones; a third of them calibrate")
-    given = parser.parse_args()
-    from experiments.uncertainty.work import save  # which asks the same of the study's own models
-
-    task, rows = of_run(given.run, given.episodes)
-    folder = given.out / task
-    folder.mkdir(parents=True, exist_ok=True)
-    name = {"task": task, "transition": given.transition, "seed": given.seed}
-    save(folder / f"expected_{given.transition}_{given.seed}.json", [name | x for x in rows])
+    words = parser(__doc__)
+    words.add_argument("--episodes", type=int, default=48, help="held-out ones; a third of them calibrate")
+    given = words.parse_args()
+    keep(given, "expected", *of_run(given.run, given.episodes))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,13 @@ Row = dict[str, Any]
 
 def row(measure: str, case: str, metric: str, horizon: int | None, value: float) -> Row:
     return {"measure": measure, "case": case, "metric": metric, "horizon": horizon, "value": round(float(value), 4)}
+
+
+def save(path: Path, rows: list[Row]) -> None:
+    """The whole file or none: it says that the job is done."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows))
+    os.replace(temporary, path)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from experiments.uncertainty.data import TASKS, Sequences, held_out, training_data
 from experiments.uncertainty.expected import action_shuffle, dreamt, expected
 from experiments.uncertainty.exploit import exploited, filled
-from experiments.uncertainty.measure import measure
+from experiments.uncertainty.measure import measure, save
 from experiments.uncertainty.run import ACTOR_UPDATES, LENGTH, LONG, cases
 from experiments.uncertainty.train import trained
 from experiments.uncertainty.wrong import wrong
@@ -54,13 +53,6 @@ def ask(stage: str, name: str, kind: str, seed: int, folder: Path) -> None:
     }
     rows = [{"task": name, "transition": kind, "seed": seed} | row for row in stages[stage]()]
     save(folder / f"{stage}_{kind}_{seed}.json", rows)
-
-
-def save(path: Path, rows: list) -> None:
-    """The whole file or none: it says that the job is done."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows))
-    os.replace(temporary, path)
 
 
 def main() -> None:
