@@ -126,6 +126,13 @@ def drift(rows: Rows, task: str) -> str:
     return table(["transition", "error, last over first step", "measure", "the same ratio", "bad dreams missed"], body)
 
 
+def _smaller(gaps: dict[str, float], manner: str) -> str:
+    """By how much a manner makes the plain gap smaller."""
+    if manner not in gaps:
+        return "-"
+    return "no gap" if gaps["plain"] <= 0.5 else f"{1 - gaps[manner] / gaps['plain']:.0%}"
+
+
 def promises(rows: Rows) -> str:
     body = []
     for task in dict.fromkeys(row["task"] for row in pick(rows, metric="gap")):
@@ -142,14 +149,7 @@ def promises(rows: Rows) -> str:
                         for m in manners
                         for x in ("imagined", "real", "real_return")
                     ]
-                    smaller = [
-                        "-"
-                        if m not in gaps
-                        else "no gap"
-                        if gaps["plain"] <= 0.5
-                        else f"{1 - gaps[m] / gaps['plain']:.0%}"
-                        for m in ("cautious", "unusual")
-                    ]
+                    smaller = [_smaller(gaps, m) for m in ("cautious", "unusual")]
                     body.append([task, kind, who, str(seed), *cells, *smaller])
     names = ["imagined", "real", "episode"]
     told = ("plain", "cautious", "in units of error", "unusual error alone")
