@@ -110,6 +110,7 @@ def test_toy_is_learnable_and_discrete_moves() -> None:
 
 def test_the_swamp_holds_fast_and_pays_nothing_and_reward_aside_lies_left() -> None:
     swamp = make_environment("worldmodel.experience.toy:PointSwamp")
+    swamp.reset(seed=0)  # one that comes to a step from next to 0 differs by more than the tolerance
     while (point := swamp.reset(seed=None)[1]["state"])[0] > -0.2:  # one of the starts on the left
         pass
     right = np.array([1, 0], np.float32)
