@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
     parser.add_argument("--rounds", type=int, default=150, help="of 50 updates, each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--config", nargs="*", default=["transition/independent"], help="what every training is of")
+    parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")
     parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
     parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")
     given = parser.parse_args()

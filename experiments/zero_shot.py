@@ -1,0 +1,146 @@
+"""A task learned from what was explored without its reward: ``python -m experiments.zero_shot --out runs/zero_shot``.
+
+As in Plan2Explore (Sekar et al. 2020): a run explores with a model that learns no reward, seeking what its members
+disagree about, or at random. Each task of the body then says what every step of that data earns, and an actor learns
+from it alone. The task is but evaluated in. Every training is a job of the runner. Ends with ``page.md`` in ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from experiments import offline, runner, runs
+from worldmodel.errors import UserError
+from worldmodel.experience.formats.own_replay import OwnReplay
+from worldmodel.experience.vector import InProcess
+from worldmodel.training.loading import load_run
+from worldmodel.training.randomness import seed_for
+
+NO_REWARD = ["--model.weights.reward", "0", "--schedule.evaluate_every", "1000000"]
+WAYS = {
+    "curious": ["--config", "policy/curious", *NO_REWARD],
+    "random": ["--config", "policy/random", *NO_REWARD, "--schedule.updates", "1"],
+}
+
+
+def rewarded(run: Path, task: str) -> Iterator[np.ndarray]:
+    """A run's whole episodes, records (L,), with the rewards that ``task`` gives.
+
+    Each is played again: the same seed and actions give the same states.
+
+    Raises:
+        UserError: an image comes out another, so it was not that body, or episodes are not of one length.
+    """
+    _, data = load_run(run)
+    data.close()
+    seed = seed_for(data.seed, 0, "environments")
+    again = InProcess(task, data.num_envs, seed, **data.settings, episode_frames=data.episode_frames)
+    found = [r for replay in OwnReplay(run).replays for _, r in replay.episodes(ended=True)]
+    try:
+        for at in range(0, len(found) - data.num_envs + 1, data.num_envs):
+            group = found[at : at + data.num_envs]
+            if len({len(records) for records in group}) > 1:
+                raise UserError(f"{run} has episodes that end early: they cannot be told apart, name another task")
+            records = np.stack(group)  # (N, L)
+            for step in range(records.shape[1]):
+                seen = again.step(records["action"][:, step])
+                if not np.array_equal(seen.image, records["image"][:, step]):
+                    raise UserError(f"{task} shows other images than {run}: name a task of the same body and start")
+                records["reward"][:, step] = seen.reward
+            yield from records
+    finally:
+        again.close()
+
+
+def explore(given: argparse.Namespace, way: str, seed: int, out: Path) -> runner.Job:
+    """The job that collects."""
+    run = out / f"{way}_{seed}"
+    done = run.with_suffix(".json")
+    words = runs.fit([given.body, *given.configs], seed, run, [*WAYS[way], "--schedule.rounds", str(given.explore)])
+    command = ("-m", "experiments.suite.train", str(run), str(done), json.dumps({"way": way, "seed": seed}), *words)
+    return runner.Job(f"explore {way} {seed}", command, done, run.with_suffix(".log"))
+
+
+def learn(given: argparse.Namespace, way: str, task: str, seed: int, out: Path) -> runner.Job:
+    """The job that learns a task from what one way has collected, whose data is imported here."""
+    explored = out / f"{way}_{seed}"
+    job = offline.Job(f"{way}_{seed}_{task}", "plain", seed)
+    _, data = load_run(explored)
+    data.close()
+    if not (out / job.kind).exists():
+        with tempfile.TemporaryDirectory(dir=out) as temporary:
+            made = Path(temporary) / job.kind
+            made.mkdir()
+            offline.write(rewarded(explored, task), made)
+            made.rename(out / job.kind)
+    offline.prepare(job, out, data.settings["size"])
+    extra = [f"--data.task={task}", f"--data.action_repeat={data.settings['action_repeat']}"]
+    extra += [f"--data.size={data.settings['size']}", f"--schedule.rounds={given.learn}"]
+    extra += [f"--schedule.evaluate_every={max(1, given.learn // 2)}"]
+    return offline.runner_job(job, out, given.configs, extra)
+
+
+def page(given: argparse.Namespace, out: Path) -> str:
+    """The table, in Markdown: what the data earned by chance, and what was learned from it, each seed."""
+    head = ("task", "explored", "rewarded steps", "return of the data: mean, best", "learned from it")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for task, way in product(given.tasks, WAYS):
+        cells: list[list[str]] = [[], [], []]
+        for seed in given.seeds:
+            job = offline.Job(f"{way}_{seed}_{task}", "plain", seed)
+            rewards = [np.load(path)["reward"] for path in sorted((out / job.kind).glob("*.npz"))]
+            done = job.folder(out).with_suffix(".json")
+            if not rewards or not done.exists():
+                continue
+            returns = [float(x.sum()) for x in rewards]
+            cells[0].append(f"{np.mean(np.concatenate(rewards) > 0):.1%}")
+            cells[1].append(f"{np.mean(returns):.0f}, {max(returns):.0f}")
+            cells[2].append(f"{json.loads(done.read_text())['return_mean']:.0f}")
+        lines.append(f"| {task} | {way} | " + " | ".join("; ".join(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def zero_shot(given: argparse.Namespace) -> int:
+    """The command; gives how many runs failed.
+
+    Raises:
+        UserError: the tasks are not of one body, or Ray is not there.
+    """
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    failed = runner.run_jobs([explore(given, way, seed, out) for seed, way in product(given.seeds, WAYS)], None)
+    if not failed:
+        todo = [learn(given, way, task, seed, out) for seed, task, way in product(given.seeds, given.tasks, WAYS)]
+        failed = runner.run_jobs(todo, None)
+    (out / "page.md").write_text(page(given, out))
+    print((out / "page.md").read_text() + json.dumps({"failed": failed}))
+    return len(failed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--body", default="task/cartpole_swingup", help="the configuration that is explored in")
+    parser.add_argument("--tasks", nargs="+", default=["cartpole_swingup", "cartpole_swingup_sparse"])
+    parser.add_argument("--out", type=Path, default=Path("runs/zero_shot"), help="where the work is kept")
+    parser.add_argument("--explore", type=int, default=75, help="rounds of collecting")
+    parser.add_argument("--learn", type=int, default=60, help="rounds of learning each task")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--configs", nargs="*", default=[], help="laid over base and the task in every training")
+    try:
+        sys.exit(min(1, zero_shot(parser.parse_args())))
+    except (UserError, subprocess.CalledProcessError) as error:
+        print(f"experiments.zero_shot: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
