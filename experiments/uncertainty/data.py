@@ -56,6 +56,10 @@ TASKS = {
     "cartpole_balance": Task(
         "cartpole_balance", "cartpole_balance", 8, 64, 150, 80, 1, 0.3, 0, 125, 1e9, (-2, 2), True, (0.1, 4.0, 0.3, 1.0)
     ),
+    # the torso has turned one way; the wrist is bent one way; the finger's tip too
+    "walker_walk": Task("walker_walk", "walker_walk", 2, 64, 100, 200, 2, 1.0, 0, 500, 1e9, (-0.4, 1.8)),
+    "reacher_easy": Task("reacher_easy", "reacher_easy", 4, 64, 200, 200, 1, 1.0, 0, 250, 1e9, (-3, 3)),
+    "finger_spin": Task("finger_spin", "finger_spin", 2, 64, 100, 200, 1, 0.7, 0, 500, 1e9, (-3.1416, 3.1416)),
 }
 
 
@@ -83,7 +87,7 @@ def episode(
         task: what is played.
         env: where.
         seed: of the episode.
-        careful: end it before it enters the hole of states.
+        careful: begin it outside of the hole of states, and end it before it enters.
         strong: take the actions of the other hole too.
         most: records after which to stop.
     """
@@ -93,6 +97,8 @@ def episode(
     limit[task.component] = 1.0 if strong else LIMIT
     dtype = record_dtype((3, task.size, task.size), size)
     image, info = env.reset(seed=seed)
+    while careful and task.in_hole(info["state"]):
+        image, info = env.reset()  # goes on with the generator of the seed
     action, records, states = np.zeros(size, np.float32), [], [info["state"]]
     noise, drift = rng.uniform(0, 1) if task.guide else 1.0, action
     records.append(np.array([(image, action, 0.0, True, False)], dtype))

@@ -12,8 +12,20 @@ from pathlib import Path
 
 from experiments.runner import Job, run_jobs
 
-# the second for its hole, which is out of everybody's way; the last for a hole that everybody falls into
-TASKS = ("point_swamp", "point_aside", "cartpole_swingup", "cartpole_balance")
+# the second for its hole, which is out of everybody's way; the fourth for a hole that everybody falls into
+TASKS = (
+    "point_swamp",
+    "point_aside",
+    "cartpole_swingup",
+    "cartpole_balance",
+    "reacher_easy",
+    "finger_spin",
+    "walker_walk",
+)
+BODIES = (
+    "independent_heads",
+    "single_softmax",
+)  # what the last three are asked of: the default, and one without members
 SEEDS = (0, 1)
 LENGTH = 20  # records of a held-out sequence: 5 of context and 15 to dream
 LONG = 50
@@ -28,7 +40,7 @@ def cases() -> list[Case]:
     """What is asked of the models, the toy first: it is the quickest."""
     from experiments.uncertainty.train import KINDS
 
-    toy, aside, real, balance = TASKS
+    toy, aside, real, balance, *bodies = TASKS
     found: list[Case] = []
     for seed in SEEDS:
         found += [("fill", name, kind, seed) for name in (toy, aside) for kind in FILLED]
@@ -39,7 +51,9 @@ def cases() -> list[Case]:
         found += [("exploit", real, kind, seed) for kind in (*FILLED, "independent_heads")]
         found += [("exploit", balance, "independent_heads", seed)]
     last = ("error", "expected")
-    return found + [(x, name, kind, seed) for x in last for name in (toy, real) for kind in KINDS for seed in SEEDS]
+    found += [(x, name, kind, seed) for x in last for name in (toy, real) for kind in KINDS for seed in SEEDS]
+    asked = [("measure", kind) for kind in BODIES] + [(x, BODIES[0]) for x in ("expected", "error", "exploit")]
+    return found + [(x, name, kind, seed) for seed in SEEDS for name in bodies for x, kind in asked]
 
 
 def stages(out: Path, only: str = "") -> list[list[Job]]:

@@ -66,11 +66,15 @@ class Size(NamedTuple):
 
 TOY = Size(16, (16, 32), 32, 8, 64, 2000)
 CARTPOLE = Size(32, (48, 96), 128, 32, 128, 2000)
+BODY = Size(32, (48, 96), 256, 32, 256, 4000)  # as in size/laptop
 SIZES = {
     "point_swamp": TOY,
     "point_aside": TOY,
     "cartpole_swingup": CARTPOLE,
     "cartpole_balance": CARTPOLE,
+    "walker_walk": BODY,
+    "reacher_easy": BODY,
+    "finger_spin": BODY,
 }
 
 

@@ -41,7 +41,7 @@ def test_its_model_expects_no_reward(explored: Path) -> None:
     agent, data = load_run(explored / "curious_0")
     data.close()
     assert not any(x.any() for x in agent.world_model.reward.net[-1].parameters())
-    assert agent.actor_critic.uncertainty_weight.counts
+    assert agent.actor_critic is not None and agent.actor_critic.uncertainty_weight.counts
 
 
 def test_another_task_rewards_the_same_episodes(explored: Path) -> None:
