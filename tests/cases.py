@@ -31,7 +31,11 @@ TABLES: dict[str, Sequence[str]] = {
     "damaged files, tables and names": ("tests/training/test_damaged.py",),
     "damaged replays": ("tests/experience/test_replay.py", "-k", "damaged or flipped or full_disk or bad_input"),
     "environments": ("tests/experience/test_bad_environments.py",),
-    "wrong data": ("tests/experience/test_wrong_data.py", "tests/experience/test_spaces.py"),
+    "wrong data": (
+        "tests/experience/test_wrong_data.py",
+        "tests/experience/test_wrong_records.py",
+        "tests/experience/test_spaces.py",
+    ),
     "the player under attack": ("tests/insight/player/test_attack.py", "tests/insight/player/test_messages.py"),
     "dreams as environments": ("tests/dream/test_bad_steps.py",),
     "two processes, and signals": ("tests/training/test_lock.py", "tests/training/test_interrupt.py"),
