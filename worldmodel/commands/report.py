@@ -16,7 +16,7 @@ from worldmodel.commands.report_sections import about, cost, dreams, episode, le
 from worldmodel.commands.report_summary import meanings, returns, summary
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
-from worldmodel.insight.page import write_html
+from worldmodel.insight.page import Section, write_html
 from worldmodel.insight.report import Calibration, calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
 from worldmodel.insight.trust import Trust
@@ -68,7 +68,7 @@ def report(
     used = Path(checkpoint) if checkpoint else folder.weights
     # with more environments short episodes would be favoured
     agent, data = load_run(run, checkpoint, environments=1, trust_code=trust_code, to_draw=True)
-    task = data.needed_task()
+    data.needed_task()  # or it says that there is none
     print(f"reporting on {used} of update {agent.updates:,}: collecting {episodes} held-out episodes", flush=True)
     held = _collected(agent, data, episodes, seed=seed, context=context, horizon=horizon)
     fit = held.batch.episode[:, 0] % 2 == 0
@@ -78,32 +78,10 @@ def report(
     with own_randomness(seed):
         found = _imagined(agent, held.batch, fit, context=context, horizon=horizon)
     print("drawing", flush=True)
-    half = episodes // 2
-    held_out = {
-        "held-out episodes": f"{episodes}, half by {held.who} and half at random",
-        "held-out sequences": f"{len(fit)}, of which {int(fit.sum())} to fit and the others to test",
-        "a sequence": f"{context} records seen, {horizon} dreamt",
-    }
-    metrics, state = folder.read_metrics(), load_checkpoint(used)
-    acted = (held.who, held.earned[:half], held.earned[half:])
-    sections = [
-        summary(used, state, found.calibration, task=task, acted=acted, aurocs=found.aurocs),
-        about(agent, data, folder=folder, checkpoint=used, more=held_out),
-        cost(agent, used, metrics),
-        learning(folder, metrics, agent.updates, data.frames),
-        episode(folder, agent.updates),
-        dreams(found.moving, found.still, found.calibration),
-        trusted(held.trust, held.verified),
-        *uncertainty(found.calibration),
-        noticed(found.aurocs),
-        meanings(),
-    ]
+    of = _Run(agent, data, folder, used)
+    sections = _sections(of, held, found, episodes, f"{context} records seen, {horizon} dreamt", fitted=int(fit.sum()))
     path = Path(out) if out else folder.path / "report.html"
-    given = {"task": task, "transition": type(agent.world_model.rssm.transition).__name__, "seed": data.seed}
-    given |= {"checkpoint": used.name, "updates": agent.updates, "version": worldmodel.__version__}
-    rows = table_rows(found.calibration, found.aurocs, **given)
-    rows += [] if held.verified is None else held.verified.rows(**given)
-    numbers = _write_numbers(rows, path)
+    numbers = _write_numbers(_rows(of, held, found), path)
     write_html(path, sections, f"Report of {folder.path.name}")
     if isinstance(held.trust, Trust) and used.resolve() == folder.weights.resolve():
         print(f"fitted the calibration again: {keep(folder.path, held.trust)}")
@@ -137,6 +115,48 @@ class _Imagined(NamedTuple):
     aurocs: dict[str, dict[str, float]]
     still: Trajectory[LatentState]
     moving: Trajectory[LatentState]  # with every member's dream
+
+
+class _Run(NamedTuple):
+    """What is reported on."""
+
+    agent: Agent
+    data: Experience
+    folder: RunFolder
+    used: Path  # the checkpoint
+
+
+def _sections(of: _Run, held: _Collected, found: _Imagined, episodes: int, sequence: str, fitted: int) -> list[Section]:
+    """The page, part by part."""
+    half, updates, count = episodes // 2, of.agent.updates, len(held.batch.reward)
+    held_out = {
+        "held-out episodes": f"{episodes}, half by {held.who} and half at random",
+        "held-out sequences": f"{count}, of which {fitted} to fit and the others to test",
+        "a sequence": sequence,
+    }
+    metrics, state = of.folder.read_metrics(), load_checkpoint(of.used)
+    acted, task = (held.who, held.earned[:half], held.earned[half:]), of.data.needed_task()
+    return [
+        summary(of.used, state, found.calibration, task=task, acted=acted, aurocs=found.aurocs),
+        about(of.agent, of.data, folder=of.folder, checkpoint=of.used, more=held_out),
+        cost(of.agent, of.used, metrics),
+        learning(of.folder, metrics, updates, of.data.frames),
+        episode(of.folder, updates),
+        dreams(found.moving, found.still, found.calibration),
+        trusted(held.trust, held.verified),
+        *uncertainty(found.calibration),
+        noticed(found.aurocs),
+        meanings(),
+    ]
+
+
+def _rows(of: _Run, held: _Collected, found: _Imagined) -> list[dict[str, Any]]:
+    """The numbers beside the page."""
+    model = of.agent.world_model
+    given = {"task": of.data.needed_task(), "transition": type(model.rssm.transition).__name__, "seed": of.data.seed}
+    given |= {"checkpoint": of.used.name, "updates": of.agent.updates, "version": worldmodel.__version__}
+    rows = table_rows(found.calibration, found.aurocs, **given)
+    return rows + ([] if held.verified is None else held.verified.rows(**given))
 
 
 def _collected(agent: Agent, data: Experience, episodes: int, *, seed: int, context: int, horizon: int) -> _Collected:
