@@ -79,7 +79,8 @@ def report(
         found = _imagined(agent, held.batch, fit, context=context, horizon=horizon)
     print("drawing", flush=True)
     of = _Run(agent, data, folder, used)
-    sections = _sections(of, held, found, episodes, f"{context} records seen, {horizon} dreamt", fitted=int(fit.sum()))
+    sequence = f"{context} records seen, {horizon} dreamt"
+    sections = _sections(of, held, found, episodes=episodes, sequence=sequence, fitted=int(fit.sum()))
     path = Path(out) if out else folder.path / "report.html"
     numbers = _write_numbers(_rows(of, held, found), path)
     write_html(path, sections, f"Report of {folder.path.name}")
