@@ -31,6 +31,7 @@ from worldmodel.training.run_folder import RunFolder
 
 KINDS = ("random", "mixed", "expert")
 VARIANTS = {"plain": [], "cautious": ["policy/cautious"]}
+CAUTION = "--model.actor_critic.init_args.uncertainty_weight"
 
 
 class Job(NamedTuple):
@@ -104,9 +105,9 @@ def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
             yield records
 
 
-def jobs(seeds: Iterable[int]) -> list[Job]:
+def jobs(seeds: Iterable[int], kinds: Iterable[str] = KINDS) -> list[Job]:
     """A seed of everything before the next."""
-    return [Job(kind, variant, seed) for seed, kind, variant in product(seeds, KINDS, VARIANTS)]
+    return [Job(kind, variant, seed) for seed, kind, variant in product(seeds, kinds, VARIANTS)]
 
 
 def prepare(job: Job, out: Path, size: int) -> None:
@@ -145,7 +146,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a trained run, of whose task and policy the data is")
     parser.add_argument("--out", type=Path, default=Path("runs/offline"), help="where the work is kept")
     parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
-    parser.add_argument("--rounds", type=int, default=150, help="of 50 updates, each training")
+    parser.add_argument("--rounds", type=int, default=150, help="of 40 updates, each training")
+    parser.add_argument(
+        "--weight", type=float, help="of uncertainty where it is cautious; that of policy/cautious without"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of data to learn from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")
     parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
@@ -157,10 +162,13 @@ def main() -> None:
     extra = [f"--data.task={data['task']}", f"--data.action_repeat={data['action_repeat']}"]
     extra += [f"--data.size={data['size']}", f"--schedule.rounds={given.rounds}"]
     extra += [f"--{word}" for word in given.set]
-    todo = jobs(given.seeds)
+    cautious = [] if given.weight is None else [f"{CAUTION}={given.weight:g}"]
+    todo = jobs(given.seeds, given.kinds)
     for job in todo:
         prepare(job, out, data["size"])
-    failed = runner.run_jobs([runner_job(job, out, given.config, extra) for job in todo], given.address)
+    more = {"plain": extra, "cautious": [*extra, *cautious]}
+    made = [runner_job(job, out, given.config, more[job.variant]) for job in todo]
+    failed = runner.run_jobs(made, given.address)
     (out / "page.md").write_text(page(out, given.seeds))
     print((out / "page.md").read_text() + json.dumps({"runs": len(todo), "failed": failed}))
     raise SystemExit(bool(failed))
