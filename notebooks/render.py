@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 SOURCES = sorted(FOLDER.glob("[0-9]_*.py"))
-EXTRAS = {"8_ppo": "stable_baselines3"}  # packages that a notebook wants and the others do not
+EXTRAS = {"8_ppo": "stable_baselines3", "9_offline": "h5py"}  # packages that a notebook wants and the others do not
 
 
 def missing(source: Path) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 
 from notebooks.render import FOLDER, SOURCES, executed, missing
 
-NAMES = ["1_data", "2_filter", "3_imagine", "4_plan", "5_trust", "6_encoder", "7_environment", "8_ppo"]
+NAMES = ["1_data", "2_filter", "3_imagine", "4_plan", "5_trust", "6_encoder", "7_environment", "8_ppo", "9_offline"]
 MOST = 1_500_000  # bytes of a notebook with its outputs
 HERE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|usr|opt|var|Users|mnt)/")  # a path of somebody's machine
 
