@@ -2,7 +2,7 @@
 
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``mixed``, what the run collected while it learned; ``expert``, its actor as it explores. Each is imported, and trained
-on with two seeds, plain and with ``policy/cautious``; the run's task is but evaluated in. Every training is a job of
+on with two seeds, plain, with ``policy/cautious`` and with ``policy/pessimistic``; the run's task is but evaluated in. Every training is a job of
 the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
@@ -30,7 +30,7 @@ from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
 
 KINDS = ("random", "mixed", "expert")
-VARIANTS = {"plain": [], "cautious": ["policy/cautious"]}
+VARIANTS = {"plain": [], "cautious": ["policy/cautious"], "pessimistic": ["policy/pessimistic"]}
 CAUTION = "--model.actor_critic.init_args.uncertainty_weight"
 
 
@@ -105,9 +105,9 @@ def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
             yield records
 
 
-def jobs(seeds: Iterable[int], kinds: Iterable[str] = KINDS) -> list[Job]:
+def jobs(seeds: Iterable[int], kinds: Iterable[str] = KINDS, variants: Iterable[str] = tuple(VARIANTS)) -> list[Job]:
     """A seed of everything before the next."""
-    return [Job(kind, variant, seed) for seed, kind, variant in product(seeds, kinds, VARIANTS)]
+    return [Job(kind, variant, seed) for seed, kind, variant in product(seeds, kinds, variants)]
 
 
 def prepare(job: Job, out: Path, size: int) -> None:
@@ -151,6 +151,7 @@ def main() -> None:
         "--weight", type=float, help="of uncertainty where it is cautious; that of policy/cautious without"
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of data to learn from")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="of the actor")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")
     parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
@@ -163,11 +164,11 @@ def main() -> None:
     extra += [f"--data.size={data['size']}", f"--schedule.rounds={given.rounds}"]
     extra += [f"--{word}" for word in given.set]
     cautious = [] if given.weight is None else [f"{CAUTION}={given.weight:g}"]
-    todo = jobs(given.seeds, given.kinds)
+    todo = jobs(given.seeds, given.kinds, given.variants)
     for job in todo:
         prepare(job, out, data["size"])
-    more = {"plain": extra, "cautious": [*extra, *cautious]}
-    made = [runner_job(job, out, given.config, more[job.variant]) for job in todo]
+    more = {"cautious": [*extra, *cautious]}
+    made = [runner_job(job, out, given.config, more.get(job.variant, extra)) for job in todo]
     failed = runner.run_jobs(made, given.address)
     (out / "page.md").write_text(page(out, given.seeds))
     print((out / "page.md").read_text() + json.dumps({"runs": len(todo), "failed": failed}))

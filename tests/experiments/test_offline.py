@@ -27,14 +27,18 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert 32 <= sum(len(x["reward"]) - 1 for x in held) <= 128
         assert all(x["is_first"][0] and x["is_last"][-1] and not x["action"][0].any() for x in held)
     todo = offline.jobs([0, 1])
-    assert len(todo) == 12 and len(set(todo)) == 12
+    assert len(todo) == 18 and len(set(todo)) == 18
     run(["import", "v-d4rl", str(out / "random"), "--run", str(todo[0].folder(out)), "--size", "16"])
     assert read_imported(todo[0].folder(out)) is not None
     made = offline.runner_job(todo[1], out, [str(TINY)], ["--data.task=worldmodel.experience.toy:PointReach"])
     given = early.expand(made.command[5:])
     early.check("fit", given)
     assert made.command[5] == "fit" and "policy/cautious" in given and "--offline" not in given
-    for job, earned in zip(todo, range(12), strict=True):
+    for job, earned in zip(todo, range(18), strict=True):
         job.folder(out).with_suffix(".json").write_text(json.dumps({"return_mean": earned}))
     lines = offline.page(out, [0, 1]).splitlines()
-    assert len(lines) == 5 and lines[2].startswith("| random | ") and lines[2].endswith("| 3 (0, 6) | 4 (1, 7) |")
+    assert (
+        len(lines) == 5
+        and lines[2].startswith("| random | ")
+        and lines[2].endswith("| 4 (0, 9) | 6 (1, 10) | 6 (2, 11) |")
+    )
