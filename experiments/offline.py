@@ -2,8 +2,8 @@
 
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``mixed``, what the run collected while it learned; ``expert``, its actor as it explores. Each is imported, and trained
-on with two seeds, plain, with ``policy/cautious`` and with ``policy/pessimistic``; the run's task is but evaluated in. Every training is a job of
-the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+on with two seeds: plain, with ``policy/cautious`` and with ``policy/pessimistic``. The run's task is but evaluated in.
+Every training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
