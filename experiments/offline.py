@@ -1,9 +1,9 @@
 """Learning from data alone, plain and cautious: ``python -m experiments.offline RUN --out runs/offline``.
 
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
-``mixed``, what the run collected while it learned; ``expert``, its actor as it explores. Each is imported, and trained
-on with two seeds: plain, with ``policy/cautious`` and with ``policy/pessimistic``. The run's task is but evaluated in.
-Every training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+``mixed``, what its replay holds of all that it collected; ``expert``, its actor as it explores. Each is imported, and
+trained on with two seeds: plain, with ``policy/cautious`` and with ``policy/pessimistic``. The run's task is but
+evaluated in. Every training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -97,8 +97,11 @@ def _driven(environments: Environments, policy: Policy, folder: Path, steps: int
 
 
 def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
-    """Episodes that a run collected, evenly from its first to its last."""
-    whole = [r for replay in OwnReplay(run).replays for _, r in replay.episodes(ended=True) if r["is_first"][0]]
+    """Episodes that a run's replay holds, evenly from the first to the last."""
+    found = [pair for replay in OwnReplay(run).replays for pair in replay.episodes(ended=True)]
+    if found and found[0][0] > 0:
+        print(f"mixed: the first {found[0][0]} episodes have left the replay of {run}, as has what its actor did then")
+    whole = [records for _, records in found if records["is_first"][0]]
     share = min(1.0, steps / sum(len(records) - 1 for records in whole))
     for number, records in enumerate(whole):
         if int((number + 1) * share) > int(number * share):
