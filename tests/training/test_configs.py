@@ -37,6 +37,7 @@ DRIVERS = {  # the files of configs/policy, and what their evaluations are recor
     "imitate": "actor",
     "mppi": "mppi+actor+value",
     "planet": "cem",
+    "pessimistic": "actor",
     "policy_gradient": "actor",
     "random": "random",
     "random_shooting": "random_shooting+actor+value",
