@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from experiments.runner import exits
 from experiments.variants import Study, main
 from worldmodel.errors import UserError
 from worldmodel.training.data import open_replay
@@ -54,13 +55,12 @@ def told(out: Path) -> str:
     )
 
 
-def first(words: list[str]) -> None:
-    try:
-        print(told(Path(words[0] if words else "runs/curiosity")))
-    except UserError as error:
-        print(f"experiments.curiosity: {error}", file=sys.stderr)
-        sys.exit(2)
+def first(words: list[str]) -> int:
+    print(told(Path(words[0] if words else "runs/curiosity")))
+    return 0
 
 
 if __name__ == "__main__":
-    first(sys.argv[2:]) if sys.argv[1:2] == ["--first"] else main(STUDY)
+    if sys.argv[1:2] == ["--first"]:
+        exits("experiments.curiosity", lambda: first(sys.argv[2:]))
+    main(STUDY)

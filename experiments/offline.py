@@ -13,10 +13,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,47 +53,45 @@ def collect(run: Path, out: Path, steps: int) -> None:
         for kind in KINDS:
             if (out / kind).exists():
                 continue
-            with tempfile.TemporaryDirectory(dir=out) as temporary:
-                found = Path(temporary) / kind
-                found.mkdir()
-                if kind == "mixed":
-                    write(_spread(run, steps), found)
-                else:
-                    policy = RandomPolicy(data.action) if kind == "random" else agent.policy(explore=True)
-                    with torch.no_grad():
-                        write(_driven(data.held_out("report"), policy, Path(temporary) / "replay", steps), found)
-                found.rename(out / kind)
+            if kind == "mixed":
+                write(_spread(run, steps), out / kind)
+            else:
+                policy = RandomPolicy(data.action) if kind == "random" else agent.policy(explore=True)
+                write(_driven(data.held_out("report"), policy, steps), out / kind)
     finally:
         data.close()
 
 
 def write(episodes: Iterable[np.ndarray], folder: Path) -> None:
-    """Records (L,) of whole episodes as V-D4RL's files, one for each."""
-    for number, records in enumerate(episodes):
-        ends = np.arange(len(records)) == len(records) - 1
-        np.savez_compressed(
-            folder / f"episode_{number:05d}-{len(records)}.npz",
-            image=records["image"].transpose(0, 2, 3, 1),
-            action=records["action"],
-            reward=records["reward"],
-            discount=1.0 - records["is_terminal"],
-            is_first=records["is_first"],
-            is_last=ends,
-            is_terminal=records["is_terminal"],
-        )
+    """Records (L,) of whole episodes as V-D4RL's files, one for each; the folder is there when all of them are."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        made.mkdir()
+        for number, records in enumerate(episodes):
+            np.savez_compressed(
+                made / f"episode_{number:05d}-{len(records)}.npz",
+                image=records["image"].transpose(0, 2, 3, 1),
+                action=records["action"],
+                reward=records["reward"],
+                discount=1.0 - records["is_terminal"],
+                is_first=records["is_first"],
+                is_last=np.arange(len(records)) == len(records) - 1,
+                is_terminal=records["is_terminal"],
+            )
+        made.rename(folder)
 
 
-def _driven(environments: Environments, policy: Policy, folder: Path, steps: int) -> Iterator[np.ndarray]:
+@torch.no_grad()
+def _driven(environments: Environments, policy: Policy, steps: int) -> list[np.ndarray]:
     """Whole episodes of a policy."""
-    replay = Replay(folder, image_shape=environments.image_shape, action_size=environments.action.size)
-    collector, before = Collector(environments, replay), 0
-    environments.restart()
-    while before < steps:
-        collector.collect(policy, 1)
-        if collector.episodes:
-            before = sum(len(records) - 1 for _, records in replay.episodes(ended=True))
-    for _, records in replay.episodes(ended=True):
-        yield records
+    with tempfile.TemporaryDirectory() as temporary:
+        replay = Replay(temporary, image_shape=environments.image_shape, action_size=environments.action.size)
+        collector, taken = Collector(environments, replay), 0
+        environments.restart()
+        while taken < steps:
+            taken += sum(episode.steps for episode in collector.collect(policy, 1))
+        collector.collect(policy, 1)  # begins others, so that the last ones are known to have ended
+        return [records for _, records in replay.episodes(ended=True)]
 
 
 def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
@@ -141,7 +139,44 @@ def page(out: Path, seeds: list[int]) -> str:
             each = ", ".join(f"{x:.0f}" for x in found)
             cells.append(f"{np.mean(found):.0f} ({each})" if found else "")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *curves(out)]) + "\n"
+
+
+def curves(out: Path) -> list[str]:
+    """What each training earned by updates, those under way too: a line for each."""
+    lines = ["| training | return, by updates |", "|---|---|"]
+    for path in sorted(out.glob("*/evaluations.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        each = ", ".join(f"{row['return_mean']:.0f} at {row['updates']:,}" for row in rows)
+        lines.append(f"| {path.parent.name} | {each} |")
+    return lines
+
+
+def evaluated_in(data: Mapping[str, Any]) -> list[str]:
+    """Words that name the task to evaluate in, from the ``data`` section of a run's configuration."""
+    return [f"--data.{name}={data[name]}" for name in ("task", "action_repeat", "size")]
+
+
+def offline(given: argparse.Namespace) -> int:
+    """The command; gives how many runs failed.
+
+    Raises:
+        UserError: the run is none, or Ray is not there.
+    """
+    out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
+    out.mkdir(parents=True, exist_ok=True)
+    collect(given.run, out, given.steps)
+    extra = [*evaluated_in(data), f"--schedule.rounds={given.rounds}", *(f"--{word}" for word in given.set)]
+    cautious = [] if given.weight is None else [f"{CAUTION}={given.weight:g}"]
+    made = []
+    for job in jobs(given.seeds, given.kinds, given.variants):
+        prepare(job, out, data["size"])
+        more = cautious if job.variant == "cautious" else []
+        made.append(runner_job(job, out, given.config, [*extra, *more]))
+    failed = runner.run_jobs(made, given.address)
+    (out / "page.md").write_text(page(out, given.seeds))
+    print((out / "page.md").read_text() + json.dumps({"runs": len(made), "failed": failed}))
+    return len(failed)
 
 
 def main() -> None:
@@ -160,22 +195,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
     parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")
     given = parser.parse_args()
-    out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
-    out.mkdir(parents=True, exist_ok=True)
-    collect(given.run, out, given.steps)
-    extra = [f"--data.task={data['task']}", f"--data.action_repeat={data['action_repeat']}"]
-    extra += [f"--data.size={data['size']}", f"--schedule.rounds={given.rounds}"]
-    extra += [f"--{word}" for word in given.set]
-    cautious = [] if given.weight is None else [f"{CAUTION}={given.weight:g}"]
-    todo = jobs(given.seeds, given.kinds, given.variants)
-    for job in todo:
-        prepare(job, out, data["size"])
-    more = {"cautious": [*extra, *cautious]}
-    made = [runner_job(job, out, given.config, more.get(job.variant, extra)) for job in todo]
-    failed = runner.run_jobs(made, given.address)
-    (out / "page.md").write_text(page(out, given.seeds))
-    print((out / "page.md").read_text() + json.dumps({"runs": len(todo), "failed": failed}))
-    raise SystemExit(bool(failed))
+    runner.exits("experiments.offline", lambda: offline(given))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from experiments.processes import own_cores, stay
 from worldmodel.errors import UserError
@@ -72,6 +72,15 @@ def run_jobs(
         return _await(ray, waiting, progress or (lambda job: 0.0), every)
     finally:
         ray.shutdown()
+
+
+def exits(name: str, work: Callable[[], int]) -> NoReturn:
+    """End the process of a command: 1 if some of its jobs failed, 2 and one line on a UserError."""
+    try:
+        sys.exit(min(1, work()))
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _connect(address: str | None) -> Any:

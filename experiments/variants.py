@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.runner import Job, run_jobs
+from experiments.runner import Job, exits, run_jobs
 from experiments.runs import at_frames, at_minutes, fit, task_file
 from experiments.suite.__main__ import check
 from worldmodel.errors import UserError
@@ -145,8 +145,4 @@ def study(which: Study, words: list[str]) -> int:
 
 
 def main(which: Study) -> None:
-    try:
-        sys.exit(min(1, study(which, sys.argv[1:])))
-    except UserError as error:
-        print(f"experiments.{which.name}: {error}", file=sys.stderr)
-        sys.exit(2)
+    exits(f"experiments.{which.name}", lambda: study(which, sys.argv[1:]))

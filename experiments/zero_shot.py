@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -20,10 +17,12 @@ import numpy as np
 
 from experiments import offline, runner, runs
 from worldmodel.errors import UserError
+from worldmodel.experience import tasks
 from worldmodel.experience.formats.own_replay import OwnReplay
 from worldmodel.experience.vector import InProcess
 from worldmodel.training.loading import load_run
 from worldmodel.training.randomness import seed_for
+from worldmodel.training.run_folder import RunFolder
 
 NO_REWARD = ["--model.weights.reward", "0", "--schedule.evaluate_every", "1000000"]
 WAYS = {
@@ -38,14 +37,20 @@ def rewarded(run: Path, task: str) -> Iterator[np.ndarray]:
     Each is played again: the same seed and actions give the same states.
 
     Raises:
-        UserError: an image comes out another, so it was not that body, or episodes are not of one length.
+        UserError: an image comes out another, so it was not that body; or episodes are not of one length, or some are
+            no longer in the replay.
     """
     _, data = load_run(run)
     data.close()
     seed = seed_for(data.seed, 0, "environments")
     again = InProcess(task, data.num_envs, seed, **data.settings, episode_frames=data.episode_frames)
-    found = [r for replay in OwnReplay(run).replays for _, r in replay.episodes(ended=True)]
+    numbered = [pair for replay in OwnReplay(run).replays for pair in replay.episodes(ended=True)]
+    found = [records for _, records in numbered]
     try:
+        if numbered and numbered[0][0] > 0:
+            raise UserError(
+                f"the first episodes of {run} have left its replay: explore for less"
+            )
         for at in range(0, len(found) - data.num_envs + 1, data.num_envs):
             group = found[at : at + data.num_envs]
             if len({len(records) for records in group}) > 1:
@@ -74,17 +79,11 @@ def learn(given: argparse.Namespace, way: str, task: str, seed: int, out: Path) 
     """The job that learns a task from what one way has collected, whose data is imported here."""
     explored = out / f"{way}_{seed}"
     job = offline.Job(f"{way}_{seed}_{task}", "plain", seed)
-    _, data = load_run(explored)
-    data.close()
+    data = RunFolder(explored).read_config()["data"]
     if not (out / job.kind).exists():
-        with tempfile.TemporaryDirectory(dir=out) as temporary:
-            made = Path(temporary) / job.kind
-            made.mkdir()
-            offline.write(rewarded(explored, task), made)
-            made.rename(out / job.kind)
-    offline.prepare(job, out, data.settings["size"])
-    extra = [f"--data.task={task}", f"--data.action_repeat={data.settings['action_repeat']}"]
-    extra += [f"--data.size={data.settings['size']}", f"--schedule.rounds={given.learn}"]
+        offline.write(rewarded(explored, task), out / job.kind)
+    offline.prepare(job, out, data["size"])
+    extra = [*offline.evaluated_in(data | {"task": task}), f"--schedule.rounds={given.learn}"]
     extra += [f"--schedule.evaluate_every={max(1, given.learn // 2)}"]
     return offline.runner_job(job, out, given.configs, extra)
 
@@ -113,8 +112,10 @@ def zero_shot(given: argparse.Namespace) -> int:
     """The command; gives how many runs failed.
 
     Raises:
-        UserError: the tasks are not of one body, or Ray is not there.
+        UserError: there is no such task, the tasks are not of one body, or Ray is not there.
     """
+    for task in given.tasks:
+        tasks.check(task)
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     failed = runner.run_jobs([explore(given, way, seed, out) for seed, way in product(given.seeds, WAYS)], None)
@@ -135,11 +136,8 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=60, help="rounds of learning each task")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--configs", nargs="*", default=[], help="laid over base and the task in every training")
-    try:
-        sys.exit(min(1, zero_shot(parser.parse_args())))
-    except (UserError, subprocess.CalledProcessError) as error:
-        print(f"experiments.zero_shot: {error}", file=sys.stderr)
-        sys.exit(2)
+    given = parser.parse_args()
+    runner.exits("experiments.zero_shot", lambda: zero_shot(given))
 
 
 if __name__ == "__main__":

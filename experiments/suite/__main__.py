@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.runner import Job, run_jobs
+from experiments.runner import Job, exits, run_jobs
 from experiments.runs import fit, share, task_file
 from experiments.suite.page import write
 from worldmodel.errors import UserError
@@ -116,11 +116,7 @@ def _share(folders: dict[str, Path], job: Job) -> float:
 
 
 def main() -> None:
-    try:
-        sys.exit(min(1, suite(sys.argv[1:])))
-    except UserError as error:
-        print(f"experiments.suite: {error}", file=sys.stderr)
-        sys.exit(2)
+    exits("experiments.suite", lambda: suite(sys.argv[1:]))
 
 
 if __name__ == "__main__":
