@@ -48,9 +48,7 @@ def rewarded(run: Path, task: str) -> Iterator[np.ndarray]:
     found = [records for _, records in numbered]
     try:
         if numbered and numbered[0][0] > 0:
-            raise UserError(
-                f"the first episodes of {run} have left its replay: explore for less"
-            )
+            raise UserError(f"the first episodes of {run} have left its replay: explore for less")
         for at in range(0, len(found) - data.num_envs + 1, data.num_envs):
             group = found[at : at + data.num_envs]
             if len({len(records) for records in group}) > 1:
