@@ -109,7 +109,7 @@ def worldmodel(words: str) -> None:
 
 
 (home / "small.yaml").write_text("""
-schedule: {rounds: 5, updates: 200, evaluate_every: 5, evaluation_episodes: 2, calibration_episodes: 60}
+schedule: {rounds: 5, updates: 200, evaluate_every: 5, evaluation_episodes: 2, calibration_episodes: 30}
 data: {action_repeat: 1, size: 16, batch: 32, length: 8}
 optimizer: {learning_rate: 2.0e-3}
 model:
@@ -149,7 +149,7 @@ assert wrong < still
 # is how often the data have been where.
 
 # %%
-lefts = [seed for seed in range(5000, 5100) if env.reset(seed=seed)[1]["state"][0] < 0][:12]
+lefts = [seed for seed in range(5000, 5100) if env.reset(seed=seed)[1]["state"][0] < 0][:8]
 envs = [wm.make_env(TASK, size=16) for _ in lefts]
 
 
