@@ -1,9 +1,10 @@
 """Learning from data alone, plain and cautious: ``python -m experiments.offline RUN --out runs/offline``.
 
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
-``mixed``, what its replay holds of all that it collected; ``expert``, its actor as it explores. Each is imported, and
-trained on with two seeds: plain, with ``policy/cautious`` and with ``policy/pessimistic``. The run's task is but
-evaluated in. Every training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+``expert``, its actor as it explores; ``mixed``, that actor with a share of its actions replaced by random ones, another
+share in every episode, from none to all. Each is imported, and trained on with two seeds: plain, with
+``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. Every
+training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from experiments import runner, runs
+from worldmodel.control.controller import ActorController, LatentPolicy, random_action
 from worldmodel.experience.collector import Collector, Policy, RandomPolicy
-from worldmodel.experience.formats.own_replay import OwnReplay
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments
 from worldmodel.training.loading import load_run
 from worldmodel.training.run_folder import RunFolder
+from worldmodel.types import LatentState
 
 KINDS = ("random", "mixed", "expert")
-VARIANTS = {"plain": [], "cautious": ["policy/cautious"], "pessimistic": ["policy/pessimistic"]}
+POLICIES = ("cautious", "pessimistic", "cloning")
+VARIANTS: dict[str, list[str]] = {"plain": []} | {name: [f"policy/{name}"] for name in POLICIES}
 CAUTION = "--model.actor_critic.init_args.uncertainty_weight"
 
 
@@ -45,19 +49,34 @@ class Job(NamedTuple):
         return out / f"{self.kind}_{self.variant}_{self.seed}"
 
 
+class Diluted(ActorController):
+    """The actor, a share of whose actions is replaced by random ones: another share in every episode, from 0 to 1."""
+
+    def initial(self, n: int) -> Tensor:
+        return torch.zeros(n, 1)
+
+    def act(self, state: LatentState, memory: Tensor, explore: bool = False) -> tuple[Tensor, Tensor]:
+        share = torch.where(memory > 0, memory, torch.rand_like(memory).clamp_min(1e-6))  # 0: the episode begins
+        action, _ = super().act(state, (), explore)
+        other = random_action(self.action, len(action)).to(action)
+        return torch.where(torch.rand_like(share) < share, other, action), share
+
+
 def collect(run: Path, out: Path, steps: int) -> None:
     """Write the three data sets that are not there, each of so many steps or as many as there are."""
     agent, data = load_run(run)
+    diluted = LatentPolicy(Diluted(agent.world_model, agent.actor_critic, data.action), explore=True)
+    policies: dict[str, Policy] = {
+        "random": RandomPolicy(data.action),
+        "mixed": diluted,
+        "expert": agent.policy(explore=True),
+    }
     torch.manual_seed(0)
     try:
         for kind in KINDS:
             if (out / kind).exists():
                 continue
-            if kind == "mixed":
-                write(_spread(run, steps), out / kind)
-            else:
-                policy = RandomPolicy(data.action) if kind == "random" else agent.policy(explore=True)
-                write(_driven(data.held_out("report"), policy, steps), out / kind)
+            write(_driven(data.held_out("report"), policies[kind], steps), out / kind)
     finally:
         data.close()
 
@@ -92,18 +111,6 @@ def _driven(environments: Environments, policy: Policy, steps: int) -> list[np.n
             taken += sum(episode.steps for episode in collector.collect(policy, 1))
         collector.collect(policy, 1)  # begins others, so that the last ones are known to have ended
         return [records for _, records in replay.episodes(ended=True)]
-
-
-def _spread(run: Path, steps: int) -> Iterator[np.ndarray]:
-    """Episodes that a run's replay holds, evenly from the first to the last."""
-    found = [pair for replay in OwnReplay(run).replays for pair in replay.episodes(ended=True)]
-    if found and found[0][0] > 0:
-        print(f"mixed: the first {found[0][0]} episodes have left the replay of {run}, as has what its actor did then")
-    whole = [records for _, records in found if records["is_first"][0]]
-    share = min(1.0, steps / sum(len(records) - 1 for records in whole))
-    for number, records in enumerate(whole):
-        if int((number + 1) * share) > int(number * share):
-            yield records
 
 
 def jobs(seeds: Iterable[int], kinds: Iterable[str] = KINDS, variants: Iterable[str] = tuple(VARIANTS)) -> list[Job]:

@@ -7,12 +7,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from experiments import offline
+from tests import tiny
 from tests.training.conftest import TINY, words
+from worldmodel.control.actor_critic import ActorCritic, ThroughModel
+from worldmodel.control.propagation import TS1
 from worldmodel.experience.imported import read_imported
 from worldmodel.training import early
 from worldmodel.training.cli import run
+from worldmodel.types import ActionSpec
+
+
+def test_a_diluted_actor_takes_another_share_of_random_actions_in_every_episode() -> None:
+    torch.manual_seed(0)
+    model, action = tiny.world_model(), ActionSpec(tiny.ACTION, discrete=False)
+    control = ActorCritic(action, model.feature_size, ThroughModel(), TS1(), width=16, layers=1, horizon=2)
+    actor, state = offline.Diluted(model, control, action), model.rssm.initial(400)
+    share = actor.initial(400)
+    own = torch.zeros(400)
+    for _ in range(50):
+        taken, after = actor.act(state, share)
+        assert (share == 0).all() or torch.equal(after, share)
+        share = after
+        own += (taken == control.actor.mode(state.feature)).all(-1)
+    assert share.min() < 0.05 and share.max() > 0.95
+    assert torch.corrcoef(torch.stack([own, 50 * (1 - share[:, 0])]))[0, 1] > 0.95
 
 
 def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,18 +48,18 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert 32 <= sum(len(x["reward"]) - 1 for x in held) <= 128
         assert all(x["is_first"][0] and x["is_last"][-1] and not x["action"][0].any() for x in held)
     todo = offline.jobs([0, 1])
-    assert len(todo) == 18 and len(set(todo)) == 18
+    assert len(todo) == 24 and len(set(todo)) == 24
     run(["import", "v-d4rl", str(out / "random"), "--run", str(todo[0].folder(out)), "--size", "16"])
     assert read_imported(todo[0].folder(out)) is not None
     made = offline.runner_job(todo[1], out, [str(TINY)], ["--data.task=worldmodel.experience.toy:PointReach"])
     given = early.expand(made.command[5:])
     early.check("fit", given)
     assert made.command[5] == "fit" and "policy/cautious" in given and "--offline" not in given
-    for job, earned in zip(todo, range(18), strict=True):
+    for job, earned in zip(todo, range(24), strict=True):
         job.folder(out).with_suffix(".json").write_text(json.dumps({"return_mean": earned}))
     lines = offline.page(out, [0, 1]).splitlines()
     assert (
         lines[5] == ""
         and lines[2].startswith("| random | ")
-        and lines[2].endswith("| 4 (0, 9) | 6 (1, 10) | 6 (2, 11) |")
+        and lines[2].endswith("| 6 (0, 12) | 7 (1, 13) | 8 (2, 14) | 9 (3, 15) |")
     )

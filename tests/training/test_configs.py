@@ -31,6 +31,7 @@ DRIVERS = {  # the files of configs/policy, and what their evaluations are recor
     "curious": "actor",
     "dyna": "actor",
     "cem": "cem+actor+value",
+    "cloning": "actor",
     "gradient": "gradient+actor+value",
     "icem": "icem+actor+value",
     "ilqr": "ilqr+actor+value",

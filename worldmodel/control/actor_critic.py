@@ -14,7 +14,7 @@ from worldmodel.control.actors import Actor, CategoricalActor, NormalActor
 from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.returns import ReturnScale, lambda_return
+from worldmodel.control.returns import ReturnScale, lambda_return, replayed_return
 from worldmodel.control.truncation import NoTruncation, Truncation
 from worldmodel.control.uncertainty_weight import UncertaintyWeight, as_weight
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
@@ -225,10 +225,5 @@ class ActorCritic(nn.Module):
             value = self.critic(feature)
             flat = value.flatten().index_put((chosen,), imagined[:, 0])
             value = flat.view_as(value)
-        # an episode that ends by time limit goes on in truth: its last record bootstraps from its own value
-        # past a reward that nobody knows no return is known, and where an episode begins there is none
-        follows = ~(batch.is_first | batch.reward.isnan())[:, 1:]
-        discount = self.discount * (~batch.is_terminal[:, 1:]).float() * follows
-        reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])
-        returns = lambda_return(reward, discount, value[:, 1:], self.critic.lam)
+        returns = replayed_return(batch, value, self.discount, self.critic.lam)
         return self.critic.loss(feature[:, :-1], returns)

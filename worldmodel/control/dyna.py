@@ -17,7 +17,7 @@ from worldmodel.control.actors import Actor
 from worldmodel.control.critic import Critic
 from worldmodel.control.imagine import frozen, imagine
 from worldmodel.control.propagation import Propagation
-from worldmodel.control.returns import lambda_return
+from worldmodel.control.returns import follows, lambda_return, replayed_return
 from worldmodel.model.world_model import Losses, Metrics, WorldModel
 from worldmodel.types import ActionSpec, LatentState, SequenceBatch
 
@@ -165,13 +165,9 @@ class Dyna(ActorCritic):
     @torch.no_grad()
     def _real(self, state: LatentState, batch: SequenceBatch) -> Transitions:
         """Neighbours of the sequences, N = B (T - 1)."""
-        feature, follows = state.feature.detach(), ~(batch.is_first | batch.reward.isnan())[:, 1:]
-        value = self._target(feature)  # (B, T)
-        # an episode that ends by time limit goes on in truth: its last record bootstraps from its own value
-        reward = torch.where(follows, batch.reward[:, 1:], value[:, :-1])
-        discount = self.discount * (~batch.is_terminal[:, 1:] & follows).to(value.dtype)
-        returns = lambda_return(reward, discount, value[:, 1:], self.lam)
-        weight = follows.to(value.dtype)
+        feature = state.feature.detach()
+        returns = replayed_return(batch, self._target(feature), self.discount, self.lam)
+        weight = follows(batch).to(returns.dtype)
         found = Transitions(feature[:, :-1], batch.action[:, 1:], returns, weight / weight.mean().clamp_min(1e-6))
         return Transitions._make(x.flatten(0, 1) for x in found)
 

@@ -1,9 +1,11 @@
-"""Returns along a trajectory. Legend: B batch, H horizon."""
+"""Returns along a trajectory. Legend: B batch, H horizon, T time."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from worldmodel.types import SequenceBatch
 
 
 def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -> Tensor:
@@ -26,6 +28,23 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -
         following = rewards[t] + discounts[t] * following
         returns.append(following)
     return torch.stack(returns[::-1], 1)
+
+
+def follows(batch: SequenceBatch) -> Tensor:
+    """Whether each record but the first follows the one before it, with a reward that is known; (B, T - 1)."""
+    return ~(batch.is_first | batch.reward.isnan())[:, 1:]
+
+
+def replayed_return(batch: SequenceBatch, value: Tensor, discount: float, lam: float) -> Tensor:
+    """TD(lambda) returns (B, T - 1) of the states of real sequences but the last, from values (B, T) of all of them.
+
+    An episode that ends by time limit goes on in truth: its last record bootstraps from its own value. So does a state
+    from which a reward follows that nobody knows.
+    """
+    known = follows(batch)
+    reward = torch.where(known, batch.reward[:, 1:], value[:, :-1])
+    goes_on = (~batch.is_terminal[:, 1:] & known).to(value.dtype)
+    return lambda_return(reward, discount * goes_on, value[:, 1:], lam)
 
 
 class ReturnScale(nn.Module):
