@@ -36,7 +36,7 @@ TABLES: dict[str, Sequence[str]] = {
         "tests/experience/test_wrong_records.py",
         "tests/experience/test_spaces.py",
     ),
-    "the player under attack": ("tests/insight/player/test_attack.py", "tests/insight/player/test_messages.py"),
+    "the player under attack": ("tests/insight/player/attack", "tests/insight/player/test_messages.py"),
     "dreams as environments": ("tests/dream/test_bad_steps.py",),
     "two processes, and signals": ("tests/training/test_lock.py", "tests/training/test_interrupt.py"),
 }

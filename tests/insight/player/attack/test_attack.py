@@ -2,94 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
-from tests.insight.player.conftest import make_session, served
+from tests.insight.player.attack.conftest import resident, waits_for_room
+from tests.insight.player.conftest import make_session
 from tests.insight.player.raw import BINARY, CLOSE, PING, TEXT, Raw, frame, header
-from tests.insight.player.test_server import RESET, ask, get, unpacked
-from worldmodel.insight.player import server
+from tests.insight.player.test_server import RESET, unpacked
 from worldmodel.insight.player.messages import answer
 
-SOON = 1.0  # seconds of patience in these tests
 MiB = 2**20
-
-
-class Steady:
-    """A tab that plays on in a thread of its own, as a browser does."""
-
-    def __init__(self, address: str) -> None:
-        self.steps, self._ended = 0, threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._play(address)))
-        self._thread.start()
-
-    async def _play(self, address: str) -> None:
-        async with aiohttp.ClientSession() as client, client.ws_connect(f"{address}session") as ws:
-            await ask(ws, RESET)
-            while not self._ended.is_set():
-                assert (await ask(ws, {"type": "step", "action": [0, 0]}))["type"] == "frame"
-                self.steps += 1
-                await asyncio.sleep(0.005)
-
-    def goes_on(self) -> bool:
-        before, until = self.steps, time.monotonic() + 20
-        while self.steps <= before and time.monotonic() < until and self._thread.is_alive():
-            time.sleep(0.003)
-        return self.steps > before
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-class Kept(logging.Handler):
-    """What a terminal would show."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(self.format(record))
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[tuple[str, Steady, Kept]]:
-    """A player, a tab that plays on in it, and what was logged."""
-    log = Kept()
-    logging.getLogger().addHandler(log)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "PATIENCE", SOON)
-        with served() as address:
-            steady = Steady(address)
-            yield address, steady, log
-            steady.end()
-    logging.getLogger().removeHandler(log)
-
-
-@pytest.fixture
-def address(page: tuple[str, Steady, Kept], capfd: pytest.CaptureFixture[str]) -> Iterator[str]:
-    """Its address; afterwards the other tab goes on, and nothing was said in the terminal."""
-    found, steady, log = page
-    yield found
-    assert steady.goes_on() and get(found)[0] == 200
-    said = [log.said.pop() for _ in range(len(log.said))]
-    assert not said and capfd.readouterr().err == ""
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def sends(*pieces: bytes) -> Callable[[Raw], None]:
@@ -308,92 +234,3 @@ def test_a_notebook_hears_the_same() -> None:
         if not isinstance(message, str):
             assert text in answer(session, message)[0]["text"]
     json.dumps(answer(session, {"type": "hello", "view": float("nan")})[0], allow_nan=False)
-
-
-def waits_for_room(address: str) -> Raw:
-    """A tab, once there is room for one."""
-    until = time.monotonic() + 20
-    while True:
-        client = Raw(address).open()
-        client.say({"type": "hello"})
-        if (found := client.answer()) is not None and found["type"] == "setup":
-            return client
-        client.leave()
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-LEAVING: list[tuple[str, Callable[[Raw], None]]] = [
-    ("at once", lambda client: None),
-    ("in the handshake", lambda client: client.request("GET /session HTTP/1.1", "Connection: Upgrade")),
-    ("after the handshake", lambda client: client.upgrade()),
-    ("in a message", lambda client: client.open().send(header(TEXT, 1000), b"{")),
-    ("before the answer", lambda client: client.open().say(RESET)),
-    ("before many answers", lambda client: [client.open(), *(client.say(RESET) for _ in range(50))]),  # type: ignore[list-item, return-value]
-    ("in the page", lambda client: client.request("GET /player.js HTTP/1.1")),
-]
-
-
-@pytest.mark.parametrize("act", [x[1] for x in LEAVING], ids=[x[0] for x in LEAVING])
-@pytest.mark.parametrize("word", [False, True], ids=["without a word", "closed"])
-def test_one_that_leaves(address: str, act: Callable[[Raw], None], word: bool) -> None:
-    for _ in range(3):
-        client = Raw(address)
-        act(client)
-        client.socket.close() if word else client.leave()
-    waits_for_room(address).leave()
-
-
-def test_fifty_tabs(address: str) -> None:
-    waits_for_room(address).leave()
-    clients = [Raw(address).open() for _ in range(50)]
-    said = []
-    for client in clients:
-        client.say({"type": "hello"})
-        found = client.answer()
-        said.append(None if found is None else found["type"])
-    assert 1 <= said.count("setup") < server.TABS and said.count("refused") == 50 - said.count("setup")  # one plays
-    for client in clients:
-        client.leave()
-    waits_for_room(address).leave()
-
-
-def test_half_open_handshakes(address: str) -> None:
-    clients = [Raw(address) for _ in range(300)]
-    for client in clients:
-        client.send(b"GET /session HTTP/1.1\r\n")
-    until = time.monotonic() + 20
-    while True:  # those that ask for nothing are left in time
-        try:
-            assert get(address)[0] == 200
-            break
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-    for client in clients:
-        client.ending()
-        client.leave()
-
-
-@pytest.mark.parametrize("what", ["answers", "pongs"])
-def test_one_that_never_reads_is_left(address: str, what: str) -> None:
-    before, client = resident(), waits_for_room(address)
-    ask_again = frame(TEXT, json.dumps(RESET).encode()) if what == "answers" else frame(PING, bytes(125))
-    client.socket.settimeout(0.1)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:  # as long as it takes anything
-        try:
-            client.socket.send(ask_again * 100)
-        except TimeoutError:
-            continue
-        except ConnectionError:
-            break
-    assert time.monotonic() < until and resident() - before < 64 * MiB
-    client.leave()
-    waits_for_room(address).leave()
-
-
-def test_one_that_is_silent_is_left(address: str) -> None:
-    with waits_for_room(address) as client:
-        opcodes = [opcode for opcode, _ in client.frames()]
-        assert opcodes and opcodes[0] == PING  # which it does not answer
