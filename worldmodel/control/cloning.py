@@ -18,13 +18,13 @@ class Cloner(ActorCritic):
 
     To the losses of ``ActorCritic`` comes
 
-        cloning: -1[R_t > v(s_t)] log pi(a_t | s_t)
+        cloning: -w_t log pi(a_t | s_t), w_t = max(R_t - v(s_t), 0) over its mean,
 
-    of the data's actions a_t in the posterior states s_t, where R_t is the lambda return that followed: the critic's
-    values filter what is worth doing again (critic-regularised regression, Wang et al. 2020, with its indicator). The
-    weight of ``cloning`` beside that of ``actor`` says how near to stay (as in TD3+BC, Fujimoto and Gu 2021: both are
-    of the order of one, for returns are divided by their range). For learning from data alone, where nobody goes and
-    looks what the actor's own actions lead to.
+    of the data's actions a_t in the posterior states s_t, where R_t is the lambda return that followed: the better it
+    was than what the critic expected, the more it is worth doing again (self-imitation, Oh et al. 2018, equation 2).
+    The weight of ``cloning`` beside that of ``actor`` says how near to stay (as in TD3+BC, Fujimoto and Gu 2021: both
+    are of the order of one, for returns are divided by their range). For learning from data alone, where nobody goes
+    and looks what the actor's own actions lead to.
     """
 
     weights: ClassVar[dict[str, float]] = {**ActorCritic.weights, "cloning": 1.0}
@@ -35,10 +35,11 @@ class Cloner(ActorCritic):
         feature = state.feature.detach()  # (B, T, F)
         with torch.no_grad():
             value = self.critic(feature)
-            better = replayed_return(batch, value, self.discount, self.critic.lam) > value[:, :-1]
-        chosen = (better & follows(batch)).float()
-        losses["cloning"] = -chosen * self._log_prob(feature[:, :-1], batch.action[:, 1:])
-        return losses, metrics | {"cloned": chosen.mean()}
+            returns = replayed_return(batch, value, self.discount, self.critic.lam)
+            better = (returns - value[:, :-1]).clamp_min(0) * follows(batch)  # (B, T - 1)
+        weight = better / better.mean().clamp_min(1e-6)
+        losses["cloning"] = -weight * self._log_prob(feature[:, :-1], batch.action[:, 1:])
+        return losses, metrics | {"cloned": (better > 0).float().mean()}
 
     def _log_prob(self, feature: Tensor, action: Tensor) -> Tensor:
         """Log density (B, T - 1) of actions (B, T - 1, A) in states (B, T - 1, F)."""
