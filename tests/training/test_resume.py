@@ -74,6 +74,16 @@ def test_more_rounds_continue(finished: Path) -> None:
     assert load_checkpoint(finished / "checkpoints/last.ckpt")["updates"] == 24
 
 
+def test_evaluating_more_often_from_now_on_changes_nothing_else(tmp_path: Path) -> None:
+    for name, more in (("calm", []), ("watched", ["--schedule.evaluate_every", "1"])):
+        run(words(tmp_path / name, "--schedule.rounds", "1", "--schedule.evaluate_every", "9"))
+        run(["fit", "--run", str(tmp_path / name), "--schedule.rounds", "3", *more])
+    calm, watched = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("calm", "watched"))
+    assert [len(RunFolder(tmp_path / name).read_evaluations()) for name in ("calm", "watched")] == [2, 3]
+    for name, value in calm["state_dict"].items():
+        assert torch.equal(value, watched["state_dict"][name]), name
+
+
 def test_validate_is_repeatable_and_has_episodes_that_chose_nothing(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

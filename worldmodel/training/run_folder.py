@@ -19,7 +19,7 @@ from worldmodel.training.yaml_files import read_yaml
 # settings that a resumed run may change: how long, what is kept of it, how it is watched
 FREE = (
     *(f"schedule.{name}" for name in ("rounds", "max_minutes", "final_episodes", "checkpoint_every", "console_every")),
-    "schedule.calibration_episodes",
+    *(f"schedule.{name}" for name in ("calibration_episodes", "evaluate_every", "evaluate_minutes")),
     "fabric.loggers",
 )
 FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
