@@ -136,10 +136,13 @@ def runner_job(job: Job, out: Path, configs: list[str], extra: list[str]) -> run
 
 def page(out: Path, seeds: list[int]) -> str:
     """The table, in Markdown: what each data set earned itself, and what was learned from it."""
-    lines = ["| data | its own return | " + " | ".join(VARIANTS) + " |", "|---" * (2 + len(VARIANTS)) + "|"]
+    lines = [
+        "| data | its own return: mean, least to most | " + " | ".join(VARIANTS) + " |",
+        "|---" * (2 + len(VARIANTS)) + "|",
+    ]
     for kind in KINDS:
         own = [float(np.load(path)["reward"].sum()) for path in sorted((out / kind).glob("*.npz"))]
-        cells = [f"{np.mean(own):.0f} ({len(own)} episodes)"]
+        cells = [f"{np.mean(own):.0f}, {min(own):.0f} to {max(own):.0f} ({len(own)} episodes)"]
         for variant in VARIANTS:
             files = [Job(kind, variant, seed).folder(out).with_suffix(".json") for seed in seeds]
             found = [json.loads(path.read_text())["return_mean"] for path in files if path.exists()]
