@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.control.returns import follows, replayed_return
@@ -38,9 +37,6 @@ class Cloner(ActorCritic):
             returns = replayed_return(batch, value, self.discount, self.critic.lam)
             better = (returns - value[:, :-1]).clamp_min(0) * follows(batch)  # (B, T - 1)
         weight = better / better.mean().clamp_min(1e-6)
-        losses["cloning"] = -weight * self._log_prob(feature[:, :-1], batch.action[:, 1:])
+        log_prob = self.actor.distribution(feature[:, :-1]).log_prob(batch.action[:, 1:].float())
+        losses["cloning"] = -weight * log_prob
         return losses, metrics | {"cloned": (better > 0).float().mean()}
-
-    def _log_prob(self, feature: Tensor, action: Tensor) -> Tensor:
-        """Log density (B, T - 1) of actions (B, T - 1, A) in states (B, T - 1, F)."""
-        return self.actor.distribution(feature).log_prob(action.float())

@@ -18,6 +18,7 @@ from tests.insight.player.test_server import RESET, ask, get
 from worldmodel.insight.player import server
 
 SOON = 1.0  # seconds of patience in these tests
+MiB = 2**20
 
 
 class Steady:

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.insight.player.attack.conftest import resident, waits_for_room
+from tests.insight.player.attack.conftest import MiB, resident, waits_for_room
 from tests.insight.player.conftest import make_session
 from tests.insight.player.raw import BINARY, CLOSE, PING, TEXT, Raw, frame, header
 from tests.insight.player.test_server import RESET, unpacked
 from worldmodel.insight.player.messages import answer
-
-MiB = 2**20
 
 
 def sends(*pieces: bytes) -> Callable[[Raw], None]:

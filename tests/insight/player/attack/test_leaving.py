@@ -8,13 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.insight.player.attack.conftest import resident, waits_for_room
+from tests.insight.player.attack.conftest import MiB, resident, waits_for_room
 from tests.insight.player.raw import PING, TEXT, Raw, frame, header
 from tests.insight.player.test_server import RESET, get
 from worldmodel.insight.player import server
-
-MiB = 2**20
-
 
 LEAVING: list[tuple[str, Callable[[Raw], None]]] = [
     ("at once", lambda client: None),
