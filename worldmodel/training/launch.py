@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ _T = TypeVar("_T")
 
 LAUNCHER = "WORLDMODEL_LAUNCHER"  # the process that starts the others, by its number
 _PERIOD = 1.0  # seconds between two looks
+_GRACE = 10.0  # seconds in which a process ends by itself
+_ALONE = "another process of this run is gone, so this one ends: the same command goes on from the checkpoint"
+_speaks = threading.Lock()  # whoever has it says so: the one that a collective has told, or the watch
 _GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")  # how collectives say it
 
 
@@ -39,9 +43,8 @@ def launch(fabric: Fabric, function: Callable[[Fabric, _T], None], given: _T) ->
     except RuntimeError as cause:
         if fabric.world_size == 1 or not any(words in str(cause) for words in _GONE):
             raise
-        raise UserError(
-            "another process of this run is gone, so this one ends: the same command goes on from the checkpoint"
-        ) from cause
+        _speaks.acquire(blocking=False)
+        raise UserError(_ALONE) from cause
     finally:
         if not launcher:  # a later run of this process, started by somebody else, is none of our children's
             os.environ.pop(LAUNCHER, None)
@@ -50,4 +53,8 @@ def launch(fabric: Fabric, function: Callable[[Fabric, _T], None], given: _T) ->
 def _end_with(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(_PERIOD)
+    if _speaks.acquire(blocking=False):
+        print(f"worldmodel: {_ALONE}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(_GRACE)
     os._exit(1)  # the main thread may be held by a collective, which no exception reaches
