@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,7 @@ from worldmodel.control.actor_critic import ActorCritic
 from worldmodel.control.controller import ActorController, Controller, LatentPolicy, MakeController
 from worldmodel.errors import UserError
 from worldmodel.model.representation import MakeRepresentation
-from worldmodel.model.world_model import Metrics, WorldModel
+from worldmodel.model.world_model import Losses, Metrics, WorldModel
 from worldmodel.training.average import WeightAverage
 from worldmodel.training.optimizer import Optimizer
 from worldmodel.types import ActionSpec, SequenceBatch
@@ -40,13 +40,15 @@ class Agent(nn.Module):
             decoder's reconstruction if null. With one, world_model.decoder may be null, or stands beside it to look.
         weights: weight of each loss by name; those not named keep their default. Their sum is differentiated once.
         compile: compile the losses (minutes at the start; worth it on a GPU).
+        freeze_world_model: only actor and critic learn, in a world model that another run has learned.
         collect_with: who acts in collection; the actor if null.
         evaluate_with: who acts in an evaluation; the actor if null.
         optimizer: makes the steps; one with its defaults if None.
         average: the running mean of the weights that is evaluated and looked at; one with its defaults if None.
 
     Raises:
-        UserError: no loss has the name of a weight, nothing teaches the model to see, or somebody cannot act here.
+        UserError: no loss has the name of a weight, nothing teaches the model to see, nothing is left that learns, or
+            somebody cannot act here.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Agent(nn.Module):
         representation: MakeRepresentation | None = None,
         weights: dict[str, float] | None = None,
         compile: bool = False,
+        freeze_world_model: bool = False,
         collect_with: MakeController | None = None,
         evaluate_with: MakeController | None = None,
         optimizer: Optimizer | None = None,
@@ -72,15 +75,26 @@ class Agent(nn.Module):
         if vector_size:
             self.world_model.take_vector(vector_size)
             known |= {"vector": 1.0}
-        known |= {} if self.actor_critic is None else self.actor_critic.weights
+        acting = {} if self.actor_critic is None else self.actor_critic.weights
+        known |= acting
         if unknown := set(weights or {}) - set(known):
             raise UserError(f"no loss is called {sorted(unknown)[0]}: weights are of {', '.join(known)}")
         self.weights = known | (weights or {})
+        self.frozen = freeze_world_model
+        if freeze_world_model:
+            self._freeze(acting)
         self.optimizer, self.average = optimizer or Optimizer(), average or WeightAverage()
         self._losses = torch.compile(self.losses) if compile else self.losses
         self.collect_with, self.evaluate_with = collect_with or ActorController, evaluate_with or ActorController
         for explore in (True, False):
             self.controller(explore).check()
+
+    def _freeze(self, acting: Iterable[str]) -> None:
+        """Let only the losses of these names be taken, which are the actor's and the critic's."""
+        if self.actor_critic is None:
+            raise UserError("with model.freeze_world_model and no model.actor_critic nothing is left that learns")
+        self.world_model.requires_grad_(False)
+        self.weights = {name: self.weights[name] for name in acting}
 
     def _represent(self, make: MakeRepresentation | None) -> dict[str, float]:
         """Give the world model its representation loss, if it has one: that one's weight, by name."""
@@ -116,7 +130,8 @@ class Agent(nn.Module):
             name: [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
             for name, module in modules.items()
         }
-        return parts | ({"pretrained": pretrained} if pretrained else {})
+        parts |= {"pretrained": pretrained}
+        return {name: part for name, part in parts.items() if part}
 
     def controller(self, explore: bool, make: MakeController | None = None) -> Controller:
         """Who acts, to collect with (``explore``) or to evaluate: ``make``'s, or those that the config names.
@@ -169,7 +184,13 @@ class Agent(nn.Module):
 
     def losses(self, batch: SequenceBatch) -> tuple[Tensor, Metrics]:
         """The joint loss () and metrics, from real sequences (B, T)."""
-        losses, state, metrics = self.world_model.loss(batch)
+        losses: Losses = {}
+        metrics: Metrics = {}
+        if self.frozen:
+            with torch.no_grad():
+                state = self.world_model.observe(batch).state
+        else:
+            losses, state, metrics = self.world_model.loss(batch)
         if self.actor_critic is not None:
             imagined, more = self.actor_critic.loss(self.world_model, state, batch)
             losses, metrics = losses | imagined, metrics | more
@@ -189,6 +210,18 @@ class Agent(nn.Module):
         flat = cast(Tensor, self._fabric.all_reduce(torch.cat([x.flatten() for x in buffers]), reduce_op="mean"))
         for buffer, mean in zip(buffers, flat.split([x.numel() for x in buffers]), strict=True):
             buffer.copy_(mean.view_as(buffer))
+
+    @torch.no_grad()
+    def take_world_model(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with the world model of another agent's weights and buffers; after ``setup``.
+
+        Raises:
+            UserError: that one was of another configuration; names the first weight that does not fit.
+        """
+        of_model = {name: x for name, x in weights.items() if name.startswith("world_model.")}
+        own = {name: x for name, x in self.state_dict().items() if not name.startswith("world_model.")}
+        self.load_state_dict(own | of_model)
+        self.average.setup(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As of torch.

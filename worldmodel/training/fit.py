@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 
 from worldmodel.errors import UserError
 from worldmodel.experience.cores import cores
+from worldmodel.training.agent import Agent
 from worldmodel.training.allowed import check_task
 from worldmodel.training.average import mean_weights
 from worldmodel.training.calibrating import calibrated
@@ -42,6 +43,8 @@ def fit(given: list[str]) -> None:
     parser = training_parser("fit", "Train. --run FOLDER alone goes on with what it holds.")
     text = "with --checkpoint: drop what the run has collected and written since then"
     parser.add_argument("--rewind", type=bool, default=False, help=text)
+    text = "a run, or a checkpoint, whose world model a new run begins with"
+    parser.add_argument("--pretrained", type=str | None, default=None, help=text)
     settings = read(parser, given)
     settings.schedule()  # complains before processes are launched
     fabric = settings.fabric()
@@ -71,6 +74,8 @@ def _fit_in(folder: RunFolder, fabric: Fabric, settings: Settings) -> None:
     data.folder = folder.path
     try:
         world = World(fabric, data, settings.agent, config.seed)
+        if checkpoint is None:
+            _begin(world.agent, config.pretrained, says=fabric.is_global_zero)
         world.open(folder.path)
         if fabric.is_global_zero:  # what cannot be built leaves no trace
             folder.claim(held)
@@ -130,6 +135,27 @@ def _going_on(folder: RunFolder, named: str | None, rewind: bool) -> dict[str, A
             "what it has collected and written after that; copy the folder first to keep it"
         )
     return checkpoint
+
+
+def _begin(agent: Agent, pretrained: str | None, says: bool) -> None:
+    """Give a new run's agent the world model of another run, if one is named.
+
+    Raises:
+        UserError: it does not fit, or none is named and the agent's own is not to learn.
+    """
+    if pretrained is None:
+        if agent.frozen:
+            raise UserError("model.freeze_world_model wants one that has learned: --pretrained runs/NAME says which")
+        return
+    path = Path(pretrained)
+    weights = RunFolder(path).weights if path.is_dir() else path
+    state = load_checkpoint(weights)
+    try:
+        agent.take_world_model(mean_weights(state))
+    except UserError as cause:
+        raise UserError(f"--pretrained {weights}: {cause}") from cause
+    if says:
+        print(f"begins with the world model of {weights}, of update {state['updates']:,}", flush=True)
 
 
 def _is_over(schedule: Schedule, checkpoint: dict[str, Any]) -> bool:

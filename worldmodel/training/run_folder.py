@@ -23,7 +23,7 @@ FREE = (
     "fabric.loggers",
 )
 FILM = re.compile(r"episode_(?P<updates>\d{1,12})(?:_(?P<policy>.+))?\.mp4")
-COMMAND = ("config", "run", "policy", "checkpoint", "rewind")  # of a command, not of the run
+COMMAND = ("config", "run", "policy", "checkpoint", "rewind", "pretrained")  # of a command, not of the run
 
 
 class RunFolder:

@@ -45,7 +45,7 @@ def add_parts(parser: Parser) -> None:
 
 
 _FIRST = (
-    *("help", "help-all", "config", "run", "policy", "checkpoint", "rewind", "seed"),
+    *("help", "help-all", "config", "run", "policy", "checkpoint", "rewind", "pretrained", "seed"),
     *("fabric.devices", "fabric.precision", "schedule.", "data.task", "data.action_repeat", "data.num_envs"),
     *("data.episode_frames", "data.batch", "data.length", "model.compile"),
 )

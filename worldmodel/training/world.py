@@ -84,7 +84,12 @@ class World:
         return batch.map(lambda x: x.to(self.fabric.device, non_blocking=True))
 
     def fit_statistics(self) -> None:
-        """Take pixel statistics of about a thousand images of each rank's replay; the same for all."""
+        """Take pixel statistics of about a thousand images of each rank's replay; the same for all.
+
+        A world model that is frozen keeps its own.
+        """
+        if self.agent.frozen:
+            return
         batch = self.replay.sample(max(1, 1024 // self.data.length), self.data.length)
         image = batch.image.flatten(0, 1).to(self.fabric.device)  # (N, 3, H, W)
         if self.fabric.world_size > 1:
