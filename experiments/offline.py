@@ -3,8 +3,10 @@
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``expert``, its actor as it explores; ``mixed``, that actor with a share of its actions replaced by random ones, another
 share in every episode, from none to all. Each is imported, and trained on with two seeds: plain, with
-``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. Every
-training is a job of the runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. With
+``--model-rounds`` each data set first has its world model, which learns alone; all actors then learn in that one,
+frozen (as MOPO, Yu et al. 2020, and MOReL, Kidambi et al. 2020, do). Every training is a job of the runner: what was
+cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from worldmodel.types import LatentState
 KINDS = ("random", "mixed", "expert")
 POLICIES = ("cautious", "pessimistic", "cloning")
 VARIANTS: dict[str, list[str]] = {"plain": []} | {name: [f"policy/{name}"] for name in POLICIES}
+MODEL = "model"  # the variant without an actor
+ALONE = ["--model.actor_critic", "null", "--schedule.evaluate_every", "1000000"]  # but for an evaluation at its end
 CAUTION = "--model.actor_critic.init_args.uncertainty_weight"
 
 
@@ -128,7 +132,8 @@ def prepare(job: Job, out: Path, size: int) -> None:
 def runner_job(job: Job, out: Path, configs: list[str], extra: list[str]) -> runner.Job:
     """The job as the runner sees it."""
     run = job.folder(out)
-    words = runs.fit([*configs, *VARIANTS[job.variant]], job.seed, run, ["--offline", *extra])
+    named, more = (["policy/random"], ALONE) if job.variant == MODEL else (VARIANTS[job.variant], [])
+    words = runs.fit([*configs, *named], job.seed, run, ["--offline", *extra, *more])
     done = run.with_suffix(".json")
     command = ("-m", "experiments.suite.train", str(run), str(done), json.dumps(job._asdict()), *words)
     return runner.Job(" ".join(map(str, job)), command, done, run.with_suffix(".log"))
@@ -176,13 +181,23 @@ def offline(given: argparse.Namespace) -> int:
     out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
     out.mkdir(parents=True, exist_ok=True)
     collect(given.run, out, given.steps)
-    extra = [*evaluated_in(data), f"--schedule.rounds={given.rounds}", *(f"--{word}" for word in given.set)]
-    cautious = [] if given.weight is None else [f"{CAUTION}={given.weight:g}"]
+    extra = [*evaluated_in(data), *(f"--{word}" for word in given.set)]
+
+    def ready(job: Job, rounds: int, *more: str) -> runner.Job:
+        prepare(job, out, data["size"])
+        return runner_job(job, out, given.config, [*extra, f"--schedule.rounds={rounds}", *more])
+
+    if given.model_rounds:
+        models = [ready(job, given.model_rounds) for job in jobs(given.seeds, given.kinds, [MODEL])]
+        if failed := runner.run_jobs(models, given.address):
+            return len(failed)
     made = []
     for job in jobs(given.seeds, given.kinds, given.variants):
-        prepare(job, out, data["size"])
-        more = cautious if job.variant == "cautious" else []
-        made.append(runner_job(job, out, given.config, [*extra, *more]))
+        more = [f"{CAUTION}={given.weight:g}"] if job.variant == "cautious" and given.weight is not None else []
+        if given.model_rounds:
+            model = Job(job.kind, MODEL, job.seed).folder(out)
+            more += [f"--pretrained={model}", "--model.freeze_world_model=true"]
+        made.append(ready(job, given.rounds, *more))
     failed = runner.run_jobs(made, given.address)
     (out / "page.md").write_text(page(out, given.seeds))
     print((out / "page.md").read_text() + json.dumps({"runs": len(made), "failed": failed}))
@@ -195,6 +210,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/offline"), help="where the work is kept")
     parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
     parser.add_argument("--rounds", type=int, default=150, help="of 40 updates, each training")
+    text = "of 40 updates that the world model learns for alone, before it is frozen; 0: it learns with the actor"
+    parser.add_argument("--model-rounds", type=int, default=0, help=text)
     parser.add_argument(
         "--weight", type=float, help="of uncertainty where it is cautious; that of policy/cautious without"
     )

@@ -55,6 +55,9 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     given = early.expand(made.command[5:])
     early.check("fit", given)
     assert made.command[5] == "fit" and "policy/cautious" in given and "--offline" not in given
+    alone = offline.runner_job(offline.Job("random", offline.MODEL, 0), out, [str(TINY)], ["--data.task=null"])
+    early.check("fit", early.expand(alone.command[5:]))
+    assert alone.done == out / "random_model_0.json" and "policy/random" in early.expand(alone.command[5:])
     for job, earned in zip(todo, range(24), strict=True):
         job.folder(out).with_suffix(".json").write_text(json.dumps({"return_mean": earned}))
     lines = offline.page(out, [0, 1]).splitlines()
