@@ -24,7 +24,9 @@ from worldmodel.insight.calibration import (
     open_loop_errors,
     rank_correlation,
 )
+from worldmodel.insight.novelty import novelty
 from worldmodel.insight.report import filter_uncertainty
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.insight.shifts import SHIFTS, shifted
 from worldmodel.insight.uncertainty import pixel_disagreement, reward_disagreement
 from worldmodel.model.world_model import WorldModel
@@ -57,6 +59,7 @@ def one_step(model: WorldModel, batch: SequenceBatch) -> dict[str, np.ndarray]:
         "reward": reward_disagreement(model, deter, prior),
         "pixels": pixel_disagreement(model, deter, prior),
         "surprise": surprise,
+        "reconstruction": reconstruction_error(model, found.state.feature, batch.image)[:, 1:],
     }
     return {name: uncertainty.numpy() for name, uncertainty in uncertainties.items()}
 
@@ -71,6 +74,9 @@ def seen_and_unseen(task: Task, model: WorldModel, held: dict[str, Sequences]) -
     unseen = {"hole_states": {n: x[inside] for n, x in state.items()}}
     unseen["hole_actions"] = {n: x[strong] for n, x in action.items()}
     unseen |= {name: one_step(model, shifted(held["seen"].batch, shift)) for name, shift in SHIFTS.items()}
+    known = dict(seen)
+    for found in (seen, *unseen.values()):
+        found["novelty"] = novelty(found, known)
     return [row(m, case, "auroc", 1, auroc(x[m], seen[m])) for case, x in unseen.items() for m in seen]
 
 

@@ -55,12 +55,15 @@ def table(head: list[str], body: list[list[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(line) + " |" for line in body])
 
 
+_SEES = ("surprise", "reconstruction", "novelty")  # the image itself
+
+
 def unseen(rows: Rows, task: str) -> str:
     cases = list(dict.fromkeys(row["case"] for row in pick(rows, task=task, metric="auroc")))
     body = []
     for kind in KINDS:
         alone = kind.startswith("single")
-        for measure in ("entropy", "surprise") if alone else ("entropy", "epistemic", "pixels", "surprise"):
+        for measure in ("entropy", *_SEES) if alone else ("entropy", "epistemic", "pixels", *_SEES):
             found = [
                 mean(pick(rows, task=task, transition=kind, measure=measure, metric="auroc", case=c)) for c in cases
             ]

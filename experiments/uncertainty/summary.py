@@ -69,6 +69,10 @@ def summary(rows: Rows) -> dict[str, Any]:
 
     return {
         "shipped_default": default_kind(),
+        "novelty_hole": each(lambda part, _: median(part, metric="auroc", measure="novelty", case="hole_states")),
+        "novelty_shifts": each(
+            lambda part, _: {s: median(part, metric="auroc", measure="novelty", case=s) for s in SHIFTS}
+        ),
         "auroc_hole": each(lambda part, kind: unseen(part, kind, "hole_states")),
         "auroc_shifts": each(lambda part, kind: {shift: unseen(part, kind, shift) for shift in SHIFTS}),
         "rank_pixels": each(rank("pixels")),

@@ -13,6 +13,7 @@ from tests import tiny
 from worldmodel.control.dreams import Dreams
 from worldmodel.control.propagation import Propagation
 from worldmodel.dream.vector_env import DreamVectorEnv
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import ActionSpec
 
@@ -33,8 +34,10 @@ def dreams(
     made = made or model()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(5)
-        states = made.observe(tiny.batch(starts, 3)).state.map(lambda x: x[:, -1])
-    return Dreams(made, states, num, propagation=propagation, **how)
+        batch = tiny.batch(starts, 3)
+        seen = made.observe(batch).state
+        missed = reconstruction_error(made, seen.feature, batch.image)[:, -1]
+    return Dreams(made, seen.map(lambda x: x[:, -1]), num, propagation=propagation, reconstruction=missed, **how)
 
 
 def environment(num: int = 4, action: ActionSpec = ACTION, **settings: Any) -> DreamVectorEnv:

@@ -10,6 +10,7 @@ import worldmodel as wm
 from tests import tiny
 from worldmodel.dream.starts import is_warm, posterior_starts
 from worldmodel.experience.replay import Replay
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.model.world_model import WorldModel
 
 ROOT = Path(__file__).parents[2]
@@ -41,17 +42,25 @@ def test_starts_are_states_of_the_filter(tmp_path: Path) -> None:
     with held.aside():
         following = held.sample(2, 4)
     starts = posterior_starts(model, held, 40, context=4)
-    assert torch.equal(torch.get_rng_state(), state) and starts.deter.shape == (40, 16)
-    known = []
+    assert torch.equal(torch.get_rng_state(), state) and starts.state.deter.shape == (40, 16)
+    known, shown = [], []
     for _, records in held.episodes():
         images, actions = (torch.from_numpy(records[name][None].copy()) for name in ("image", "action"))
         first = torch.from_numpy(records["is_first"][None].copy())
         with torch.no_grad():
             known.append(model.rssm.observe(model.embed(images), actions, first).state.map(lambda x: x[0, :-1]))
+        shown.append(images[0, :-1])
     stoch = torch.cat([x.stoch for x in known])  # of the image alone, so that it tells the record
-    assert all(torch.isclose(stoch, one, atol=1e-5).all(1).any() for one in starts.stoch)
+    which = [torch.isclose(stoch, one, atol=1e-5).all(1) for one in starts.state.stoch]
+    assert all(found.any() for found in which) and starts.reconstruction is not None
+    for found, feature, missed in zip(which, starts.state.feature, starts.reconstruction, strict=True):
+        images = torch.cat(shown)[found]  # several may look alike to it
+        drawn = feature.expand(1, len(images), -1)
+        assert torch.isclose(reconstruction_error(model, drawn, images[None]), missed).any()
     again = posterior_starts(model, held, 40, context=4)
-    assert torch.equal(again.feature, starts.feature) and torch.equal(held.sample(2, 4).image, following.image)
+    assert torch.equal(again.state.feature, starts.state.feature) and torch.equal(
+        held.sample(2, 4).image, following.image
+    )
 
 
 @pytest.mark.parametrize("context", [1, 4])

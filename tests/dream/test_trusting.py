@@ -67,7 +67,8 @@ def _middle(trust: Trust, made: WorldModel) -> float:
     env.reset(seed=3)
     env.action_space.seed(0)
     beside = MemberDreams(made)
-    beside.begin(env.dreams.state)
+    assert env.dreams.reconstruction is not None
+    beside.begin(env.dreams.state, env.dreams.reconstruction)
     for _ in range(3):
         action = env.action_space.sample()
         env.step(action)

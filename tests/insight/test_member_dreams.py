@@ -26,6 +26,9 @@ def model() -> WorldModel:
     return found
 
 
+MISSED = torch.tensor([0.01, 0.02, 0.03])
+
+
 def rollout(model: WorldModel, n: int) -> Trajectory[LatentState]:
     data = tiny.batch(n, H + 3)
     start = model.observe(data.map(lambda x: x[:, :3]), mode=True).state.map(lambda x: x[:, -1])
@@ -35,7 +38,7 @@ def rollout(model: WorldModel, n: int) -> Trajectory[LatentState]:
 
 def test_clues_are_what_members_rollouts_say(model: WorldModel) -> None:
     path = rollout(model, 3)
-    found = dream_clues(model, path)
+    found = dream_clues(model, path, MISSED)
     with torch.no_grad():
         own = imagine_members(model, path.state.map(lambda x: x[:, 0]), path.action)
         wanted = {
@@ -46,6 +49,7 @@ def test_clues_are_what_members_rollouts_say(model: WorldModel) -> None:
             "uncertainty": path.uncertainty,
             "so_far": path.uncertainty.cumsum(1),
             "level": path.reward.abs(),
+            "reconstruction": MISSED[:, None].expand(3, H),
             "fallen": path.reward.cummax(1).values - path.reward,
         }
     for name, x in wanted.items():
@@ -57,25 +61,26 @@ def test_clues_are_what_members_rollouts_say(model: WorldModel) -> None:
 def test_nobody_elses_random_numbers_change(model: WorldModel) -> None:
     path = rollout(model, 2)
     before = torch.get_rng_state()
-    first = dream_clues(model, path)
+    first = dream_clues(model, path, MISSED[:2])
     assert torch.equal(before, torch.get_rng_state())
     torch.rand(7)
-    for x, y in zip(first, dream_clues(model, path), strict=True):
+    for x, y in zip(first, dream_clues(model, path, MISSED[:2]), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 def test_some_dreams_begin_anew_and_the_others_go_on(model: WorldModel) -> None:
     path = rollout(model, 3)
     again = torch.tensor([False, True, False])
-    beside, whole = MemberDreams(model), dream_clues(model, path)
-    beside.begin(path.state.map(lambda x: x[:, 0]))
+    beside, whole = MemberDreams(model), dream_clues(model, path, MISSED)
+    beside.begin(path.state.map(lambda x: x[:, 0]), MISSED)
     parts = []
     for t in range(H):
         if t == 2:  # the second begins anew where it is
-            beside.begin(path.state.map(lambda x: x[:, 2]), again)
+            beside.begin(path.state.map(lambda x: x[:, 2]), 2 * MISSED, again)
         parts.append(beside.step(path.state.map(lambda x, t=t: x[:, t + 1]), path.action[:, t]))
     found = Clues(*(np.concatenate(x, 1) for x in zip(*parts, strict=True)))
-    fresh = dream_clues(model, path._replace(state=path.state.map(lambda x: x[:, 2:]), action=path.action[:, 2:]))
+    later = path._replace(state=path.state.map(lambda x: x[:, 2:]), action=path.action[:, 2:])
+    fresh = dream_clues(model, later, 2 * MISSED)
     for name in set(Clues._fields) - {"drawn_reward", "drawn_total"}:
         one, wanted, other = getattr(found, name), getattr(whole, name), getattr(fresh, name)
         np.testing.assert_allclose(one[::2], wanted[::2], rtol=1e-4, atol=1e-6, err_msg=name)

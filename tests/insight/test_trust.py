@@ -155,7 +155,11 @@ def test_clues_and_errors_of_dreams() -> None:
         assert error.shape == (35, 4) and np.isnan(error[0, 2:]).all() and np.isnan(error).sum() == 2
     whole = open_loop(model, data, context=3)
     np.testing.assert_allclose(found.errors["reward"][1], (whole.reward - data.reward[:, 1:])[1, 2:].abs(), rtol=1e-4)
-    alone = dream_clues(tiny.world_model(members=1), _dreamt(open_loop(tiny.world_model(members=1), data, 3)))
+    alone = dream_clues(
+        tiny.world_model(members=1),
+        _dreamt(open_loop(tiny.world_model(members=1), data, 3)),
+        torch.ones(len(data.reward)),
+    )
     assert not alone.pixels.any() and not alone.latent.any() and alone.motion.any()
     with pytest.raises(ValueError, match="context of 7"):
         judged(model, data, context=7)

@@ -30,6 +30,8 @@ MEANINGS = {  # of the names in tables and figures
     "pairwise": "mean divergence of two members' priors, in nats",
     "pixels": "spread of the members' imagined images",
     "surprise": "KL of posterior and prior in nats, which takes the image that it judges",
+    "reconstruction": "mean squared error of the posterior's picture of that image, as a share of the range of a pixel",
+    "novelty": "epistemic, surprise and reconstruction in one: how rare they are on the real images (Fisher's method)",
     "rank correlation": "Spearman's: 1 where the more uncertain step always is the more wrong one, 0 where chance",
     "calibration error": "mean difference of the predicted and the observed size of errors' quantiles; 0 is right",
     "coverage": "share of the true values inside intervals that are to hold the share asked for",

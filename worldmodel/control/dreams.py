@@ -47,6 +47,7 @@ class Dreams:
         propagation: which member each step follows; the mixture if None.
         mode: take the most likely latents instead of draws.
         uncertainty: measure that of every step; zero if not, and a step then computes fewer members.
+        reconstruction: (P,) how far each start is from the image that it was filtered from, if that is known.
 
     Raises:
         ValueError: there is no start, or no dream.
@@ -61,6 +62,7 @@ class Dreams:
         propagation: Propagation | None = None,
         mode: bool = False,
         uncertainty: bool = True,
+        reconstruction: Tensor | None = None,
     ) -> None:
         if num < 1 or not len(starts.deter):
             raise ValueError(f"there must be 1 or more dreams and starts, got {num} and {len(starts.deter)}")
@@ -68,6 +70,11 @@ class Dreams:
         self.propagation = propagation or Mixture()
         self.starts = starts.map(lambda x: x.to(self.device))
         self.state = world_model.rssm.initial(num)  # (N, ...) where each dream is now
+        self.reconstruction: Tensor | None = None  # (N,) of the start of each dream
+        self._of_starts: Tensor | None = None  # (P,)
+        if reconstruction is not None:
+            self._of_starts = reconstruction.to(self.device)
+            self.reconstruction = self._of_starts.new_zeros(num)
         self._dealt: Tensor | None = None  # (N,) members that dreams follow to their end
         self._even = True  # Transition.follow wants each member to have no more than its share
         self._members: dict[str, Tensor] = {}  # those that are samples
@@ -101,6 +108,8 @@ class Dreams:
                 self.world_model.rssm.transition.draw()
                 self._members = self.world_model.rssm.transition.drawn()
         chosen = self.starts.map(lambda x: x[index])
+        if self._of_starts is not None and self.reconstruction is not None:
+            self.reconstruction = self.reconstruction.index_copy(0, place, self._of_starts[index])
         self.state = LatentState(*(x.index_copy(0, place, y) for x, y in zip(self.state, chosen, strict=True)))
         if whole or drawn is None or self._dealt is None:
             self._dealt, self._even = drawn, True

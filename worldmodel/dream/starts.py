@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, SequenceBatch
 
 _SEQUENCES, _ATTEMPTS = 16, 16  # filtered at once; such batches before it gives up
+
+
+class Starts(NamedTuple):
+    """P states to begin in."""
+
+    state: LatentState  # (P, ...)
+    reconstruction: Tensor | None  # (P,) ``reconstruction_error`` of their images; None where nothing is drawn
+
+    def take(self, index: Tensor) -> Starts:
+        """Those of (P,) bool or (n,) int."""
+        seen = None if self.reconstruction is None else self.reconstruction[index]
+        return Starts(self.state.map(lambda x: x[index]), seen)
 
 
 def is_warm(batch: SequenceBatch, context: int) -> Tensor:
@@ -26,7 +41,7 @@ def is_warm(batch: SequenceBatch, context: int) -> Tensor:
 @torch.no_grad()
 def posterior_starts(
     world_model: WorldModel, replay: Replay, count: int = 1024, *, context: int = 10, seed: int = 0
-) -> LatentState:
+) -> Starts:
     """States (count, ...) filtered in random records of a replay, after a burn-in. Leaves all generators as they are.
 
     Args:
@@ -42,16 +57,19 @@ def posterior_starts(
     """
     if count < 1 or context < 1:
         raise ValueError(f"count and context must be at least 1, got {count} and {context}")
-    found: list[LatentState] = []
+    found: list[Starts] = []
     device = world_model.rssm.from_stoch.weight.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), replay.aside():
         torch.manual_seed(seed)
-        while sum(len(state.deter) for state in found) < count:
+        while sum(len(some.state.deter) for some in found) < count:
             batch = replay.sample(_SEQUENCES, 2 * context).map(lambda x: x.to(device))
             warm = is_warm(batch, context)
-            found.append(LatentState._make(x[warm] for x in world_model.observe(batch).state))
-            if len(found) == _ATTEMPTS and not any(len(state.deter) for state in found):
+            state = world_model.observe(batch).state
+            seen = reconstruction_error(world_model, state.feature, batch.image) if world_model.draws else None
+            found.append(Starts(state, seen).take(warm))
+            if len(found) == _ATTEMPTS and not any(len(some.state.deter) for some in found):
                 raise UserError(f"no dream can begin in the replay {replay.directory}: all that it holds is terminal")
-        together = LatentState._make(torch.cat(x) for x in zip(*found, strict=True))
+        together = LatentState._make(torch.cat(x) for x in zip(*(some.state for some in found), strict=True))
         order = torch.randperm(len(together.deter), device=device)[:count]
-    return together.map(lambda x: x[order])
+    missed = [some.reconstruction for some in found if some.reconstruction is not None]
+    return Starts(together, torch.cat(missed) if missed else None).take(order)

@@ -25,6 +25,8 @@ def check_caution(
         raise ValueError("a dream ends at its trust horizon with trust, and not with this truncation")
     if by_error and trust is None:
         raise ValueError("what an expected error is worth wants trust, the calibration that knows it")
+    if trust is not None and dreams.reconstruction is None:
+        raise ValueError("trust wants dreams that know the reconstruction of their starts")
     by_uncertainty = (not by_error and weight != 0) or not isinstance(truncation, NoTruncation)
     if by_uncertainty and not dreams.uncertainty:
         raise ValueError("uncertainty_weight and truncation want dreams that measure their uncertainty")

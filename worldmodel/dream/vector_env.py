@@ -165,7 +165,10 @@ class DreamVectorEnv(VectorEnv):
             began = posterior_starts(model, open_replay(run, data), starts, context=context)
         finally:
             data.close()
-        dreams = Dreams(model, began, num_envs, propagation=propagation or TS1(), mode=mode, uncertainty=uncertainty)
+        dreams = Dreams(
+            model, began.state, num_envs, propagation=propagation or TS1(), mode=mode, uncertainty=uncertainty,
+            reconstruction=began.reconstruction,
+        )  # fmt: skip
         return cls(dreams, agent.action, observation=observation, trust=known, **settings)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -259,8 +262,8 @@ class DreamVectorEnv(VectorEnv):
         self.dreams.begin(which)
         self._steps, self._belief = self._steps.masked_fill(which, 0), self._belief.masked_fill(which, 1)
         self._ended = self._ended & ~which
-        if self._judge is not None:
-            self._judge.begin(self.dreams.state, which)
+        if self._judge is not None and self.dreams.reconstruction is not None:
+            self._judge.begin(self.dreams.state, self.dreams.reconstruction, which)
 
     def _terminates(self, cont: Tensor) -> Tensor:
         return cont < (self.dreams.uniform() if self.continue_threshold is None else self.continue_threshold)

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldmodel.control.imagine import following, imagine
 from worldmodel.insight.error_model import Clues, Steps
 from worldmodel.insight.member_dreams import MemberDreams
-from worldmodel.insight.rollouts import picture
+from worldmodel.insight.rollouts import picture, reconstruction_error, squared_error
 from worldmodel.insight.trust import Trust
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState, SequenceBatch, Trajectory
@@ -31,11 +31,14 @@ class Judged(NamedTuple):
 
 
 @torch.no_grad()
-def dream_clues(world_model: WorldModel, path: Trajectory[LatentState]) -> Clues:
-    """Clues of rollouts (n, H), by what ``MemberDreams`` are beside them under the same actions."""
+def dream_clues(world_model: WorldModel, path: Trajectory[LatentState], reconstruction: Tensor) -> Clues:
+    """Clues of rollouts (n, H), by what ``MemberDreams`` are beside them under the same actions.
+
+    ``reconstruction`` (n,) is the ``reconstruction_error`` of the last image that each has seen.
+    """
     world_model.rssm.transition.draw()
     beside = MemberDreams(world_model)
-    beside.begin(path.state.map(lambda x: x[:, 0]))
+    beside.begin(path.state.map(lambda x: x[:, 0]), reconstruction)
     steps = [
         beside.step(path.state.map(lambda x, t=t: x[:, t + 1]), action)  # type: ignore[misc]
         for t, action in enumerate(path.action.unbind(1))
@@ -63,6 +66,7 @@ def judged(world_model: WorldModel, batch: SequenceBatch, context: int) -> Judge
 
 def _judged(world_model: WorldModel, batch: SequenceBatch, context: int) -> Judged:
     seen = world_model.observe(batch.map(lambda x: x[:, :context]), mode=True).state
+    missed = reconstruction_error(world_model, seen.feature[:, -1:], batch.image[:, context - 1 : context])[:, 0]
     start, real = seen.map(lambda x: x[:, -1]), batch.map(lambda x: x[:, context:])
     horizon = real.reward.shape[1]
     path = imagine(world_model, following(real.action), start, horizon, mode=True, uncertainty=False)
@@ -76,7 +80,7 @@ def _judged(world_model: WorldModel, batch: SequenceBatch, context: int) -> Judg
         "still": torch.stack([_difference(last, truth) for _, truth in pairs], 1),
     }
     known = {name: _array(x.masked_fill(over, torch.nan)) for name, x in errors.items()}
-    return Judged(dream_clues(world_model, path), known)
+    return Judged(dream_clues(world_model, path, missed), known)
 
 
 def with_expected(
@@ -88,14 +92,19 @@ def with_expected(
 
     Args:
         world_model: who imagined it.
-        path: (N, T) of which the first ``path.context`` states were filtered.
+        path: (N, T) of which the first ``path.context`` states were filtered, with their images and the truth.
         trust: its calibration.
         level: that the band covers.
+
+    Raises:
+        ValueError: the rollout has no images of what was seen.
     """
+    if path.image is None or path.truth is None:
+        raise ValueError("what to expect of a rollout takes the images that were seen: make it with open_loop")
     seen, total = path.context - 1, path.action.shape[1]
     end = min(total, seen + trust.horizon)
     dreamt = path._replace(state=path.state.map(lambda x: x[:, seen : end + 1]), action=path.action[:, seen:end])
-    clues = dream_clues(world_model, dreamt)
+    clues = dream_clues(world_model, dreamt, squared_error(path.image[:, seen], path.truth[:, seen]))
     expected = trust.expected(clues)
     error = np.full((len(clues.pixels), total - seen, 3), np.nan)
     error[:, : end - seen] = np.stack([*expected.band(level), expected.median], -1)

@@ -38,9 +38,12 @@ class DreamJudge:
         self._beside, self._trust = MemberDreams(world_model), trust
         self._steps, self._trusted = np.zeros(0, int), np.zeros(0, bool)
 
-    def begin(self, state: LatentState, which: Tensor | None = None) -> None:
-        """Dreams begin in filtered states (N, ...), those of a mask (N,) or all."""
-        self._beside.begin(state, which)
+    def begin(self, state: LatentState, reconstruction: Tensor, which: Tensor | None = None) -> None:
+        """Dreams begin in filtered states (N, ...), those of a mask (N,) or all.
+
+        ``reconstruction`` (N,) is the ``reconstruction_error`` of the last image that each has seen.
+        """
+        self._beside.begin(state, reconstruction, which)
         if which is None or not len(self._steps):
             self._steps, self._trusted = np.zeros(len(state.deter), int), np.ones(len(state.deter), bool)
         else:

@@ -35,6 +35,7 @@ class Clues(NamedTuple):
     scene: Steps  # the same from the mean picture of the data: where much is to be seen, much can be wrong
     level: Steps  # size of the imagined reward
     fallen: Steps  # how far it has fallen below the best of the dream so far
+    reconstruction: Steps  # mean squared error in pixels of the last state that was seen: what is not drawn is lost
 
 
 ALONG = ("uncertainty", "so_far")  # those that every rollout with uncertainty has, also a planner's

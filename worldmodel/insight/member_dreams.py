@@ -33,6 +33,7 @@ class _Beside(NamedTuple):
     drawn_totals: Tensor  # (N, R)
     so_far: Tensor  # (N,) uncertainty, summed
     best: Tensor  # (N,) reward, of the dream so far
+    reconstruction: Tensor  # (N,) of the images that the dreams began with
 
 
 class MemberDreams:
@@ -52,11 +53,12 @@ class MemberDreams:
         self._count = 0
 
     @torch.no_grad()
-    def begin(self, state: LatentState, which: Tensor | None = None) -> None:
+    def begin(self, state: LatentState, reconstruction: Tensor, which: Tensor | None = None) -> None:
         """Dreams begin in filtered states.
 
         Args:
             state: (N, ...) of all dreams.
+            reconstruction: (N,) ``reconstruction_error`` of the last image that each has seen.
             which: (N,) bool, those that begin; all if None.
         """
         n, rollouts, before = len(state.deter), self._members * _DRAWS, self._beside
@@ -75,6 +77,7 @@ class MemberDreams:
             drawn_totals=new(n, rollouts),
             so_far=new(n),
             best=new(n) - torch.inf,
+            reconstruction=reconstruction.to(state.deter),
         )
         self._beside = fresh if which is None or before is None else _merged(which, fresh, before)
 
@@ -98,6 +101,7 @@ class MemberDreams:
             drawn_totals=was.drawn_totals + others,
             so_far=was.so_far + unsure,
             best=torch.maximum(was.best, reward),
+            reconstruction=was.reconstruction,
         )
         image = picture(model, state.feature)
         return Clues(
@@ -113,6 +117,7 @@ class MemberDreams:
             scene=_array(_difference(image, model.decoder.pixels.mean)),
             level=_array(reward.abs()),
             fallen=_array(now.best - reward),
+            reconstruction=_array(now.reconstruction),
         )
 
     def _follow(self, state: LatentState, action: Tensor, mode: bool) -> LatentState:
@@ -147,6 +152,7 @@ def _merged(which: Tensor, fresh: _Beside, before: _Beside) -> _Beside:
         drawn_totals=chosen(fresh.drawn_totals, before.drawn_totals),
         so_far=chosen(fresh.so_far, before.so_far),
         best=chosen(fresh.best, before.best),
+        reconstruction=chosen(fresh.reconstruction, before.reconstruction),
     )
 
 

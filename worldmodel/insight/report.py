@@ -28,6 +28,8 @@ from worldmodel.insight.calibration import (
     rank_correlation,
     reliability,
 )
+from worldmodel.insight.novelty import novelty
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.insight.shifts import SHIFTS, Shift, shifted
 from worldmodel.insight.uncertainty import entropy, information, pairwise
 from worldmodel.model.rssm import Posterior
@@ -136,10 +138,17 @@ def filter_uncertainty(world_model: WorldModel, posterior: Posterior) -> dict[st
 
 @torch.no_grad()
 def step_measures(world_model: WorldModel, batch: SequenceBatch) -> dict[str, Tensor]:
-    """``filter_uncertainty`` (n,) of the n records of many sequences (B, T) that a record of their episode precedes."""
+    """Measures (n,) of the n records of many sequences (B, T) that a record of their episode precedes.
+
+    Those of ``filter_uncertainty``; and, where there is a decoder, ``reconstruction``, the mean squared error of the
+    posterior's picture.
+    """
     measures = []
     for part in _chunks(batch):
-        found = filter_uncertainty(world_model, world_model.observe(part, mode=True))
+        posterior = world_model.observe(part, mode=True)
+        found = filter_uncertainty(world_model, posterior)
+        if world_model.draws:
+            found["reconstruction"] = reconstruction_error(world_model, posterior.state.feature, part.image)[:, 1:]
         measures.append({name: x[~part.is_first[:, 1:]] for name, x in found.items()})
     return {name: torch.cat([x[name] for x in measures]) for name in measures[0]}
 
@@ -149,10 +158,15 @@ def shift_auroc(
 ) -> dict[str, dict[str, float]]:
     """AUROC of each of ``step_measures`` between shifted and real sequences, ``{shift: {measure: value}}``.
 
+    ``novelty`` is what they say together.
+
     1 is: always more uncertain of shifted images; 0.5 is chance, which one member's epistemic uncertainty always is.
     """
     real = step_measures(world_model, batch)
     moved = {name: step_measures(world_model, shifted(batch, shift)) for name, shift in shifts.items()}
+    real["novelty"] = torch.from_numpy(novelty(real, real))
+    for found in moved.values():
+        found["novelty"] = torch.from_numpy(novelty(found, real))
     return {name: {measure: auroc(x, real[measure]) for measure, x in found.items()} for name, found in moved.items()}
 
 

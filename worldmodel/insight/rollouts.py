@@ -170,6 +170,20 @@ def picture(world_model: WorldModel, feature: Tensor) -> Tensor:
     return image.unflatten(0, feature.shape[:-1])
 
 
+def reconstruction_error(world_model: WorldModel, feature: Tensor, image: Tensor) -> Tensor:
+    """How far filtered states (N, T, F) are from the images (N, T, 3, H, W) that they have seen.
+
+    Returns:
+        (N, T) mean squared error in pixels, in [0, 1].
+    """
+    return squared_error(world_model.decoder.image(feature), at_decoder_size(world_model, image))
+
+
+def squared_error(image: Tensor, truth: Tensor) -> Tensor:
+    """The mean (*B,) over images (*B, 3, h, w) uint8, in [0, 1]."""
+    return ((image.float() - truth.float()) / 255).square().mean((-3, -2, -1))
+
+
 def at_decoder_size(world_model: WorldModel, image: Tensor) -> Tensor:
     """Real images (N, T, 3, H, W) uint8 as the decoder would have to draw them, (N, T, 3, h, w) uint8."""
     small = world_model.decoder.pixels.resize(image.flatten(0, 1)).mul(255).round()

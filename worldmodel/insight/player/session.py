@@ -198,10 +198,10 @@ class PlayerSession:
         self._drawn = self._world_model.rssm.transition.drawn()
         self._state, self._steps, self._lost = posterior.state.map(lambda x: x[:, -1]), 0, False
         self._last = picture(self._world_model, self._state.feature)
-        if self._tracker is not None:
-            self._tracker.begin(self._state)
-        self._forget()
         image, action, reward, _ = self._seen.last
+        if self._tracker is not None:
+            self._tracker.begin(self._state, image)
+        self._forget()
         truth, expected = rearrange(image, "c h w -> h w c"), posterior.prior[:, :, -1]
         return self._frame(expected, action=action, driver="record", truth=truth, real_reward=reward, ended=False)
 

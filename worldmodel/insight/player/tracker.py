@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from worldmodel.insight.dream_judge import DreamJudge
+from worldmodel.insight.rollouts import reconstruction_error
 from worldmodel.insight.trust import Trust
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import LatentState
@@ -31,11 +34,12 @@ class Tracker:
     """
 
     def __init__(self, world_model: WorldModel, trust: Trust) -> None:
-        self._judge = DreamJudge(world_model, trust)
+        self._world_model, self._judge = world_model, DreamJudge(world_model, trust)
 
-    def begin(self, state: LatentState) -> None:
-        """A dream begins in a state (1, ...)."""
-        self._judge.begin(state)
+    def begin(self, state: LatentState, image: np.ndarray) -> None:
+        """A dream begins in a state (1, ...), whose last image (3, H, W) uint8 has been seen."""
+        shown = torch.from_numpy(image).to(state.deter.device)[None, None]  # (1, 1, 3, H, W)
+        self._judge.begin(state, reconstruction_error(self._world_model, state.feature[:, None], shown)[:, 0])
 
     def step(self, state: LatentState, action: Tensor) -> Judgement | None:
         """The dream has come to ``state`` (1, ...) by ``action`` (1, A); None where the calibration ends.
