@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.uncertainty.by_task import ranks_by_task, trust_by_task, unseen_by_task
+from experiments.uncertainty.rows import Rows, mean, pick, table
 from experiments.uncertainty.summary import summary, with_default
 from worldmodel.insight.trust import LEVELS, QUANTITIES
 
@@ -26,7 +28,6 @@ KINDS = (
     "single_softmax",
     "independent_softmax",
 )
-Rows = list[dict[str, Any]]
 _NAMES = ("task", "transition", "seed", "measure", "case", "metric", "horizon")
 
 
@@ -37,22 +38,6 @@ def gather(out: Path) -> Rows:
         rows += json.loads(path.read_text())
     kept = {tuple(row[name] for name in _NAMES): row for row in rows}
     return sorted(kept.values(), key=lambda row: (row["task"], row["transition"], row["seed"]))
-
-
-def pick(rows: Rows, **wanted: Any) -> Rows:
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
-def mean(rows: Rows) -> str:
-    """The seeds' mean, or a dash; what is not a number (a member alone has no spread) is a dash too."""
-    values = [row["value"] for row in rows]
-    known = values and all(x is not None and np.isfinite(x) for x in values)
-    return f"{np.mean(values):.2f}" if known else "-"
-
-
-def table(head: list[str], body: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(line) + " |" for line in body])
 
 
 _SEES = ("surprise", "reconstruction", "novelty")  # the image itself
@@ -205,23 +190,19 @@ def curves(rows: Rows) -> None:
     figure.savefig(DOCS / "uncertainty.png", dpi=110)
 
 
-_CASES = ("pixels", "by_motion", "reward", "return")
-_SHORT = (*((case, "rank_correlation") for case in _CASES), ("pixels", "trapped"), ("pixels", "coverage_0.9"))
-
-
 _LONG = (
-    *_SHORT[:4],
+    *((case, "rank_correlation") for case in ("pixels", "by_motion", "reward", "return")),
     *((case, x) for x in ("auroc_worst", "trapped", *(f"coverage_{x:g}" for x in LEVELS)) for case in QUANTITIES[:3]),
 )
 
 
-def wrong_by_now(rows: Rows, task: str, short: bool = False) -> str:
+def wrong_by_now(rows: Rows, task: str) -> str:
     """What calibrations are worth: each figure by step."""
     steps = (1, 5, 10, 15, 40)
     body = []
     for kind in KINDS:
         own = pick(rows, task=task, transition=kind, measure="expected")
-        for case, metric in _SHORT if short else _LONG:
+        for case, metric in _LONG:
             cells = [mean(pick(own, case=case, metric=metric, horizon=step)) for step in steps]
             if set(cells) != {"-"}:
                 body.append([kind, case.replace("_", " "), metric.replace("_", " "), *cells])
@@ -277,7 +258,8 @@ def write(out: Path) -> None:
     rows = [row for row in strict if row["transition"] != "default"]
     curves(rows)
     parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
-    parts += ["## How wrong by now: `notebooks/run`", wrong_by_now(rows, "cartpole_swingup", short=True)]
+    parts += ["## The default, task by task", unseen_by_task(rows)]
+    parts += ["The error that a calibration expects against the true one:", ranks_by_task(rows), trust_by_task(rows)]
     parts += ["## In short", "Medians over tasks and seeds; ranks are those of the members' spread.", medians(found)]
     parts += ["![rank correlation of uncertainty and error by horizon](uncertainty.png)"]
     PAGE.write_text("\n\n".join(parts) + "\n")
