@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from worldmodel.experience.vector import Workers as Workers
     from worldmodel.insight.clues import dream_clues as dream_clues
     from worldmodel.insight.clues import with_expected as with_expected
+    from worldmodel.insight.novelty import novelty as novelty
     from worldmodel.insight.render import render_film as render_film
     from worldmodel.insight.render import render_strip as render_strip
+    from worldmodel.insight.report import step_measures as step_measures
     from worldmodel.insight.rollouts import branches as branches
     from worldmodel.insight.rollouts import open_loop as open_loop
     from worldmodel.insight.trust import Trust as Trust
@@ -108,12 +110,14 @@ _WHERE = {
     "load_caution": "training.calibrating",
     "load_trust": "training.calibrating",
     "make_env": "experience.environments:make_environment",
+    "novelty": "insight.novelty",
     "open_loop": "insight.rollouts",
     "open_replay": "training.data",
     "planners": "control",
     "render_film": "insight.render",
     "render_strip": "insight.render",
     "run_episodes": "experience.collector",
+    "step_measures": "insight.report",
     "train": "training.api",
     "with_expected": "insight.clues",
 }
