@@ -3,10 +3,10 @@
 From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``expert``, its actor as it explores; ``mixed``, that actor with a share of its actions replaced by random ones, another
 share in every episode, from none to all. Each is imported, and trained on with two seeds: plain, with
-``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. With
-``--model-rounds`` each data set first has its world model, which learns alone; all actors then learn in that one,
-frozen (as MOPO, Yu et al. 2020, and MOReL, Kidambi et al. 2020, do). Every training is a job of the runner: what was
-cut goes on. Ends with ``page.md`` in ``--out``.
+``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. Each
+data set first has its world model, which learns alone; all actors then learn in that one, frozen (as MOPO, Yu et al.
+2020, and MOReL, Kidambi et al. 2020, do); or, with ``--model-rounds 0``, both together. Every training is a job of the
+runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -209,9 +209,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a trained run, of whose task and policy the data is")
     parser.add_argument("--out", type=Path, default=Path("runs/offline"), help="where the work is kept")
     parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
-    parser.add_argument("--rounds", type=int, default=150, help="of 40 updates, each training")
+    parser.add_argument("--rounds", type=int, default=50, help="of 40 updates, each training")
     text = "of 40 updates that the world model learns for alone, before it is frozen; 0: it learns with the actor"
-    parser.add_argument("--model-rounds", type=int, default=0, help=text)
+    parser.add_argument("--model-rounds", type=int, default=150, help=text)
     parser.add_argument(
         "--weight", type=float, help="of uncertainty where it is cautious; that of policy/cautious without"
     )
