@@ -1,6 +1,7 @@
 """Curious or not where rewards are rare: ``python -m experiments.curiosity --seeds 0 1 2``; ``--first`` tells.
 
-The answer is how many frames each run had seen when its first reward came: of real episodes, as its replay has them.
+The answer is how many frames each run had seen when its first reward came, and in which share of all its steps one
+did: of real episodes, as its replay has them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ STUDY = Study(
     text=(
         "Made by `python -m experiments.curiosity --seeds 0 1 2` and `--page`. The actor that seeks what the model\n"
         "does not know, with the weight that tunes itself, against the plain one, for the same minutes of training on\n"
-        "one core. After how many frames each first saw a reward: `python -m experiments.curiosity --first`."
+        "one core. After how many frames each first saw a reward, and how often: `python -m experiments.curiosity --first`."
     ),
     variants={"plain": (), "curious": ("--config", "policy/curious")},
     tasks=("cartpole_swingup_sparse",),
@@ -28,16 +29,20 @@ STUDY = Study(
 )
 
 
-def first_reward(run: Path) -> int | None:
-    """Frames that a run had collected with the episode of its first reward, that one too; None if none came."""
+def rewards(run: Path) -> tuple[int | None, float]:
+    """Frames that a run had collected with the episode of its first reward, that one too, and the share of its steps.
+
+    None if none came.
+    """
     _, data = load_run(run, environments=1)
     data.close()
-    seen = 0
+    steps, rewarded, first = 0, 0, None
     for _, records in open_replay(run, data).episodes():
-        seen += (len(records) - 1) * data.settings["action_repeat"]
-        if (records["reward"] > 0).any():
-            return seen
-    return None
+        steps += len(records) - 1
+        rewarded += int((records["reward"] > 0).sum())
+        if rewarded and first is None:
+            first = steps * data.settings["action_repeat"]
+    return first, rewarded / max(1, steps)
 
 
 def told(out: Path) -> str:
@@ -49,10 +54,12 @@ def told(out: Path) -> str:
     rows = sorted(out.glob("*/*_[0-9]*.json"))
     if not rows:
         raise UserError(f"nothing in {out} is done yet: python -m experiments.curiosity runs it")
-    found = [(row, first_reward(row.with_suffix(""))) for row in rows]
-    return "\n".join(
-        f"{row.parent.name} {row.stem}: {'none' if frames is None else f'{frames:,} frames'}" for row, frames in found
-    )
+    lines = []
+    for row in rows:
+        frames, share = rewards(row.with_suffix(""))
+        when = "none" if frames is None else f"{frames:,} frames, {share:.1%} of the steps"
+        lines.append(f"{row.parent.name} {row.stem}: {when}")
+    return "\n".join(lines)
 
 
 def first(words: list[str]) -> int:

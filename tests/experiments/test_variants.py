@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+import worldmodel as wm
 from experiments import curiosity, dyna, representation
 from experiments.variants import Study, compared, jobs, parse, study, write
+from tests.training.conftest import words
 from worldmodel.errors import UserError
+from worldmodel.training.cli import run
 from worldmodel.training.settings import Settings, read, training_parser
 from worldmodel.types import ActionSpec
 
@@ -80,3 +83,17 @@ def test_the_page_is_that_of_what_is_done(tmp_path: Path) -> None:
     assert "| a | share_0 | **30** (40, 20) at 400 | **56** (80, 32) at 8.0 | 1,000, 800 | **1.0** (1.0, 1.0) |" in text
     assert text.endswith("## Notes\n") and "`worldmodel fit share_1`" in text
     assert len(json.loads((tmp_path / "docs" / "dyna.json").read_text())["runs"]) == 3
+
+
+def test_when_the_first_reward_came_and_how_often_one_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["worldmodel"])
+    run(words(tmp_path / "run", "--schedule.rounds", "1", "--schedule.updates", "1"))
+    _, data = wm.load(tmp_path / "run")
+    data.close()
+    replay = wm.open_replay(tmp_path / "run", data)
+    lengths, paid, before = [], [], 0
+    for _, records in replay.episodes():
+        lengths.append(len(records) - 1)
+        paid.append(int((records["reward"] > 0).sum()))
+        before += 0 if any(paid[:-1]) else lengths[-1]
+    assert curiosity.rewards(tmp_path / "run") == (before, pytest.approx(sum(paid) / sum(lengths)))
