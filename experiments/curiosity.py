@@ -21,7 +21,7 @@ STUDY = Study(
     text=(
         "Made by `python -m experiments.curiosity --seeds 0 1 2` and `--page`. The actor that seeks what the model\n"
         "does not know, with the weight that tunes itself, against the plain one, for the same minutes of training on\n"
-        "one core. After how many frames each first saw a reward, and how often: `python -m experiments.curiosity --first`."
+        "one core. After how many frames each first saw a reward, and how often: with `--first`."
     ),
     variants={"plain": (), "curious": ("--config", "policy/curious")},
     tasks=("cartpole_swingup_sparse",),
