@@ -22,11 +22,6 @@ class Starts(NamedTuple):
     state: LatentState  # (P, ...)
     reconstruction: Tensor | None  # (P,) ``reconstruction_error`` of their images; None where nothing is drawn
 
-    def take(self, index: Tensor) -> Starts:
-        """Those of (P,) bool or (n,) int."""
-        seen = None if self.reconstruction is None else self.reconstruction[index]
-        return Starts(self.state.map(lambda x: x[index]), seen)
-
 
 def is_warm(batch: SequenceBatch, context: int) -> Tensor:
     """Records (B, T) bool that a dream can begin in: the filter has seen ``context`` records, or all of the episode.
@@ -57,19 +52,20 @@ def posterior_starts(
     """
     if count < 1 or context < 1:
         raise ValueError(f"count and context must be at least 1, got {count} and {context}")
-    found: list[Starts] = []
+    found: list[LatentState] = []
+    missed: list[Tensor] = []  # reconstruction errors
     device = world_model.rssm.from_stoch.weight.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), replay.aside():
         torch.manual_seed(seed)
-        while sum(len(some.state.deter) for some in found) < count:
+        while sum(len(state.deter) for state in found) < count:
             batch = replay.sample(_SEQUENCES, 2 * context).map(lambda x: x.to(device))
             warm = is_warm(batch, context)
             state = world_model.observe(batch).state
-            seen = reconstruction_error(world_model, state.feature, batch.image) if world_model.draws else None
-            found.append(Starts(state, seen).take(warm))
-            if len(found) == _ATTEMPTS and not any(len(some.state.deter) for some in found):
+            found.append(LatentState._make(x[warm] for x in state))
+            if world_model.draws and len(found[-1].deter):
+                missed.append(reconstruction_error(world_model, found[-1].feature[None], batch.image[warm][None])[0])
+            if len(found) == _ATTEMPTS and not any(len(state.deter) for state in found):
                 raise UserError(f"no dream can begin in the replay {replay.directory}: all that it holds is terminal")
-        together = LatentState._make(torch.cat(x) for x in zip(*(some.state for some in found), strict=True))
+        together = LatentState._make(torch.cat(x) for x in zip(*found, strict=True))
         order = torch.randperm(len(together.deter), device=device)[:count]
-    missed = [some.reconstruction for some in found if some.reconstruction is not None]
-    return Starts(together, torch.cat(missed) if missed else None).take(order)
+    return Starts(together.map(lambda x: x[order]), torch.cat(missed)[order] if missed else None)
