@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,10 @@ class Job(NamedTuple):
 
     def folder(self, out: Path) -> Path:
         return out / f"{self.kind}_{self.variant}_{self.seed}"
+
+    def file(self, out: Path, ending: str) -> Path:
+        """Beside the folder; no ``with_suffix``, for a kind may have dots."""
+        return out / f"{self.folder(out).name}.{ending}"
 
 
 class Diluted(ActorController):
@@ -134,9 +138,9 @@ def runner_job(job: Job, out: Path, configs: list[str], extra: list[str]) -> run
     run = job.folder(out)
     named, more = (["policy/random"], ALONE) if job.variant == MODEL else (VARIANTS[job.variant], [])
     words = runs.fit([*configs, *named], job.seed, run, ["--offline", *extra, *more])
-    done = run.with_suffix(".json")
+    done = job.file(out, "json")
     command = ("-m", "experiments.suite.train", str(run), str(done), json.dumps(job._asdict()), *words)
-    return runner.Job(" ".join(map(str, job)), command, done, run.with_suffix(".log"))
+    return runner.Job(" ".join(map(str, job)), command, done, job.file(out, "log"))
 
 
 def page(out: Path, seeds: list[int]) -> str:
@@ -149,7 +153,7 @@ def page(out: Path, seeds: list[int]) -> str:
         own = [float(np.load(path)["reward"].sum()) for path in sorted((out / kind).glob("*.npz"))]
         cells = [f"{np.mean(own):.0f}, {min(own):.0f} to {max(own):.0f} ({len(own)} episodes)"]
         for variant in VARIANTS:
-            files = [Job(kind, variant, seed).folder(out).with_suffix(".json") for seed in seeds]
+            files = [Job(kind, variant, seed).file(out, "json") for seed in seeds]
             found = [json.loads(path.read_text())["return_mean"] for path in files if path.exists()]
             each = ", ".join(f"{x:.0f}" for x in found)
             cells.append(f"{np.mean(found):.0f} ({each})" if found else "")
@@ -172,6 +176,37 @@ def evaluated_in(data: Mapping[str, Any]) -> list[str]:
     return [f"--data.{name}={data[name]}" for name in ("task", "action_repeat", "size")]
 
 
+def learn(
+    todo: Iterable[Job], out: Path, given: argparse.Namespace, data: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Train what is asked for, world models first; gives the names of what failed.
+
+    Args:
+        todo: the actors' trainings.
+        out: where their data lies, and they will.
+        given: of ``options``.
+        data: by kind of data, the ``data`` section of the configuration of a run whose task to evaluate in.
+    """
+
+    def ready(job: Job, rounds: int, *more: str) -> runner.Job:
+        prepare(job, out, data[job.kind]["size"])
+        extra = [*evaluated_in(data[job.kind]), *(f"--{word}" for word in given.set)]
+        return runner_job(job, out, given.config, [*extra, f"--schedule.rounds={rounds}", *more])
+
+    todo = list(todo)
+    if given.model_rounds:
+        models = dict.fromkeys(job._replace(variant=MODEL) for job in todo)
+        if failed := runner.run_jobs([ready(job, given.model_rounds) for job in models], given.address):
+            return failed
+    made = []
+    for job in todo:
+        more = [f"{CAUTION}={given.weight:g}"] if job.variant == "cautious" and given.weight is not None else []
+        if given.model_rounds:
+            more += [f"--pretrained={job._replace(variant=MODEL).folder(out)}", "--model.freeze_world_model=true"]
+        made.append(ready(job, given.rounds, *more))
+    return runner.run_jobs(made, given.address)
+
+
 def offline(given: argparse.Namespace) -> int:
     """The command; gives how many runs failed.
 
@@ -181,27 +216,27 @@ def offline(given: argparse.Namespace) -> int:
     out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
     out.mkdir(parents=True, exist_ok=True)
     collect(given.run, out, given.steps)
-    extra = [*evaluated_in(data), *(f"--{word}" for word in given.set)]
-
-    def ready(job: Job, rounds: int, *more: str) -> runner.Job:
-        prepare(job, out, data["size"])
-        return runner_job(job, out, given.config, [*extra, f"--schedule.rounds={rounds}", *more])
-
-    if given.model_rounds:
-        models = [ready(job, given.model_rounds) for job in jobs(given.seeds, given.kinds, [MODEL])]
-        if failed := runner.run_jobs(models, given.address):
-            return len(failed)
-    made = []
-    for job in jobs(given.seeds, given.kinds, given.variants):
-        more = [f"{CAUTION}={given.weight:g}"] if job.variant == "cautious" and given.weight is not None else []
-        if given.model_rounds:
-            model = Job(job.kind, MODEL, job.seed).folder(out)
-            more += [f"--pretrained={model}", "--model.freeze_world_model=true"]
-        made.append(ready(job, given.rounds, *more))
-    failed = runner.run_jobs(made, given.address)
+    todo = jobs(given.seeds, given.kinds, given.variants)
+    failed = learn(todo, out, given, dict.fromkeys(KINDS, data))
     (out / "page.md").write_text(page(out, given.seeds))
-    print((out / "page.md").read_text() + json.dumps({"runs": len(made), "failed": failed}))
+    print((out / "page.md").read_text() + json.dumps({"runs": len(todo), "failed": failed}))
     return len(failed)
+
+
+def options(
+    parser: argparse.ArgumentParser, variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[int] = (0, 1)
+) -> None:
+    """What ``learn`` reads, with the defaults of those that differ."""
+    parser.add_argument("--rounds", type=int, default=50, help="of 40 updates, each training of an actor")
+    text = "of 40 updates that the world model learns for alone, before it is frozen; 0: it learns with the actor"
+    parser.add_argument("--model-rounds", type=int, default=150, help=text)
+    text = "of uncertainty where it is cautious; that of policy/cautious without"
+    parser.add_argument("--weight", type=float, help=text)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(variants), help="of the actor")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")
+    parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
+    parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")
 
 
 def main() -> None:
@@ -209,20 +244,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a trained run, of whose task and policy the data is")
     parser.add_argument("--out", type=Path, default=Path("runs/offline"), help="where the work is kept")
     parser.add_argument("--steps", type=int, default=20_000, help="of each data set")
-    parser.add_argument("--rounds", type=int, default=50, help="of 40 updates, each training")
-    text = "of 40 updates that the world model learns for alone, before it is frozen; 0: it learns with the actor"
-    parser.add_argument("--model-rounds", type=int, default=150, help=text)
-    parser.add_argument(
-        "--weight", type=float, help="of uncertainty where it is cautious; that of policy/cautious without"
-    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of data to learn from")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="of the actor")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")
-    parser.add_argument("--set", nargs="*", default=[], help="more of its options, as NAME=VALUE")
-    parser.add_argument("--address", help="of a Ray cluster that shares this folder; this machine alone without")
-    given = parser.parse_args()
-    runner.exits("experiments.offline", lambda: offline(given))
+    options(parser)
+    runner.exits("experiments.offline", lambda: offline(parser.parse_args()))
 
 
 if __name__ == "__main__":

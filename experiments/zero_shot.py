@@ -1,8 +1,9 @@
 """A task learned from what was explored without its reward: ``python -m experiments.zero_shot --out runs/zero_shot``.
 
 As in Plan2Explore (Sekar et al. 2020): a run explores with a model that learns no reward, seeking what its members
-disagree about, or at random. Each task of the body then says what every step of that data earns, and an actor learns
-from it alone. The task is but evaluated in. Every training is a job of the runner. Ends with ``page.md`` in ``--out``.
+disagree about, or at random. Each task of the body then says what every step of that data earns, and that alone is
+learned from as in ``offline``: first a world model, then actors in it. The task is but evaluated in. Every training is
+a job of the runner. Ends with ``page.md`` in ``--out``.
 """
 
 from __future__ import annotations
@@ -68,42 +69,46 @@ def explore(given: argparse.Namespace, way: str, seed: int, out: Path) -> runner
     """The job that collects."""
     run = out / f"{way}_{seed}"
     done = run.with_suffix(".json")
-    words = runs.fit([given.body, *given.configs], seed, run, [*WAYS[way], "--schedule.rounds", str(given.explore)])
+    words = runs.fit([given.body, *given.config], seed, run, [*WAYS[way], "--schedule.rounds", str(given.explore)])
     command = ("-m", "experiments.suite.train", str(run), str(done), json.dumps({"way": way, "seed": seed}), *words)
     return runner.Job(f"explore {way} {seed}", command, done, run.with_suffix(".log"))
 
 
-def learn(given: argparse.Namespace, way: str, task: str, seed: int, out: Path) -> runner.Job:
-    """The job that learns a task from what one way has collected, whose data is imported here."""
-    explored = out / f"{way}_{seed}"
-    job = offline.Job(f"{way}_{seed}_{task}", "plain", seed)
-    data = RunFolder(explored).read_config()["data"]
-    if not (out / job.kind).exists():
-        offline.write(rewarded(explored, task), out / job.kind)
-    offline.prepare(job, out, data["size"])
-    extra = [*offline.evaluated_in(data | {"task": task}), f"--schedule.rounds={given.learn}"]
-    extra += [f"--schedule.evaluate_every={max(1, given.learn // 2)}"]
-    return offline.runner_job(job, out, given.configs, extra)
+def kind(way: str, seed: int, task: str) -> str:
+    """The name of what one way has collected, with a task's rewards."""
+    return f"{way}_{seed}_{task}"
+
+
+def learn(given: argparse.Namespace, out: Path) -> list[str]:
+    """Learn each task from what each way has collected; gives the names of what failed."""
+    todo, data = [], {}
+    for seed, task, way in product(given.seeds, given.tasks, given.ways):
+        explored, name = out / f"{way}_{seed}", kind(way, seed, task)
+        data[name] = RunFolder(explored).read_config()["data"] | {"task": task}
+        if not (out / name).exists():
+            offline.write(rewarded(explored, task), out / name)
+        todo += offline.jobs([seed], [name], given.variants)
+    return offline.learn(todo, out, given, data)
 
 
 def page(given: argparse.Namespace, out: Path) -> str:
     """The table, in Markdown: what the data earned by chance, and what was learned from it, each seed."""
-    head = ("task", "explored", "rewarded steps", "return of the data: mean, best", "learned from it")
+    head = ("task", "explored", "rewarded steps", "return of the data: mean, best", *given.variants)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for task, way in product(given.tasks, WAYS):
-        cells: list[list[str]] = [[], [], []]
+    for task, way in product(given.tasks, given.ways):
+        cells: list[list[str]] = [[] for _ in head[2:]]
         for seed in given.seeds:
-            job = offline.Job(f"{way}_{seed}_{task}", "plain", seed)
-            rewards = [np.load(path)["reward"] for path in sorted((out / job.kind).glob("*.npz"))]
-            done = job.folder(out).with_suffix(".json")
-            if not rewards or not done.exists():
+            rewards = [np.load(path)["reward"] for path in sorted((out / kind(way, seed, task)).glob("*.npz"))]
+            if not rewards:
                 continue
             returns = [float(x.sum()) for x in rewards]
             cells[0].append(f"{np.mean(np.concatenate(rewards) > 0):.1%}")
             cells[1].append(f"{np.mean(returns):.0f}, {max(returns):.0f}")
-            cells[2].append(f"{json.loads(done.read_text())['return_mean']:.0f}")
+            for cell, variant in zip(cells[2:], given.variants, strict=True):
+                done = offline.Job(kind(way, seed, task), variant, seed).file(out, "json")
+                cell += [f"{json.loads(done.read_text())['return_mean']:.0f}"] if done.exists() else []
         lines.append(f"| {task} | {way} | " + " | ".join("; ".join(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *offline.curves(out)]) + "\n"
 
 
 def zero_shot(given: argparse.Namespace) -> int:
@@ -116,10 +121,8 @@ def zero_shot(given: argparse.Namespace) -> int:
         tasks.check(task)
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    failed = runner.run_jobs([explore(given, way, seed, out) for seed, way in product(given.seeds, WAYS)], None)
-    if not failed:
-        todo = [learn(given, way, task, seed, out) for seed, task, way in product(given.seeds, given.tasks, WAYS)]
-        failed = runner.run_jobs(todo, None)
+    exploring = [explore(given, way, seed, out) for seed, way in product(given.seeds, given.ways)]
+    failed = runner.run_jobs(exploring, given.address) or learn(given, out)
     (out / "page.md").write_text(page(given, out))
     print((out / "page.md").read_text() + json.dumps({"failed": failed}))
     return len(failed)
@@ -129,13 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--body", default="task/cartpole_swingup", help="the configuration that is explored in")
     parser.add_argument("--tasks", nargs="+", default=["cartpole_swingup", "cartpole_swingup_sparse"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="to explore")
     parser.add_argument("--out", type=Path, default=Path("runs/zero_shot"), help="where the work is kept")
     parser.add_argument("--explore", type=int, default=75, help="rounds of collecting")
-    parser.add_argument("--learn", type=int, default=60, help="rounds of learning each task")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--configs", nargs="*", default=[], help="laid over base and the task in every training")
-    given = parser.parse_args()
-    runner.exits("experiments.zero_shot", lambda: zero_shot(given))
+    offline.options(parser, variants=("plain", "cautious"), seeds=(0,))
+    runner.exits("experiments.zero_shot", lambda: zero_shot(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     early.check("fit", early.expand(alone.command[5:]))
     assert alone.done == out / "random_model_0.json" and "policy/random" in early.expand(alone.command[5:])
     for job, earned in zip(todo, range(24), strict=True):
-        job.folder(out).with_suffix(".json").write_text(json.dumps({"return_mean": earned}))
+        job.file(out, "json").write_text(json.dumps({"return_mean": earned}))
     lines = offline.page(out, [0, 1]).splitlines()
     assert (
         lines[5] == ""

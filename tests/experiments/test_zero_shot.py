@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import zero_shot
+from experiments import offline, runner, zero_shot
 from tests.training.conftest import TINY, words
 from worldmodel.errors import UserError
 from worldmodel.experience.formats.own_replay import OwnReplay
@@ -62,12 +62,28 @@ def test_another_body_is_refused(explored: Path) -> None:
         list(zero_shot.rewarded(explored / "curious_0", "worldmodel.experience.toy:PointAside"))
 
 
-def test_the_jobs_and_the_page(explored: Path) -> None:
-    given = argparse.Namespace(body=str(TINY), configs=[str(TINY)], explore=3, learn=2, seeds=[0], tasks=[RIGHT])
+def test_the_jobs_and_the_page(explored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model first, with the task's rewards; then an actor in it, frozen."""
+    parser = argparse.ArgumentParser()
+    offline.options(parser, variants=("plain",), seeds=(0,))
+    given = parser.parse_args(["--config", str(TINY), "--rounds", "2"])
+    given.body, given.explore, given.tasks, given.ways = str(TINY), 3, [RIGHT], ["curious"]
     job = zero_shot.explore(given, "random", 0, explored)
     assert job.command[6:9] == ("--config", str(TINY), "--config") and "policy/random" in job.command
-    made = zero_shot.learn(given, "curious", RIGHT, 0, explored)
-    assert f"--data.task={RIGHT}" in made.command and "--offline" in made.command
-    assert read_imported(explored / f"curious_0_{RIGHT}_plain_0") is not None
-    made.done.write_text('{"return_mean": 12.3}')
+    started: list[runner.Job] = []
+
+    def begin(jobs: list[runner.Job], address: str | None) -> list[str]:
+        started.extend(jobs)
+        return []
+
+    monkeypatch.setattr(runner, "run_jobs", begin)
+    assert zero_shot.learn(given, explored) == []
+    model, actor = started
+    assert "policy/random" in model.command and "--schedule.rounds=150" in model.command
+    assert f"--pretrained={explored / f'curious_0_{RIGHT}_model_0'}" in actor.command
+    for made in started:
+        assert f"--data.task={RIGHT}" in made.command and "--offline" in made.command
+        assert read_imported(Path(made.command[2])) is not None
+    assert model.done != actor.done and model.log != actor.log
+    actor.done.write_text('{"return_mean": 12.3}')
     assert zero_shot.page(given, explored).splitlines()[2].endswith("| 12 |")
