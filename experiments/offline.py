@@ -1,6 +1,6 @@
 """Learning from data alone, plain and cautious: ``python -m experiments.offline RUN --out runs/offline``.
 
-From a trained run three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
+From a trained run up to three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``expert``, its actor as it explores; ``mixed``, that actor with a share of its actions replaced by random ones, another
 share in every episode, from none to all. Each is imported, and trained on with two seeds: plain, with
 ``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. Each
@@ -70,8 +70,8 @@ class Diluted(ActorController):
         return torch.where(torch.rand_like(share) < share, other, action), share
 
 
-def collect(run: Path, out: Path, steps: int) -> None:
-    """Write the three data sets that are not there, each of so many steps or as many as there are."""
+def collect(run: Path, out: Path, steps: int, kinds: Iterable[str] = KINDS) -> None:
+    """Write the data sets that are not there, each of so many steps."""
     agent, data = load_run(run)
     diluted = LatentPolicy(Diluted(agent.world_model, agent.actor_critic, data.action), explore=True)
     policies: dict[str, Policy] = {
@@ -81,7 +81,7 @@ def collect(run: Path, out: Path, steps: int) -> None:
     }
     torch.manual_seed(0)
     try:
-        for kind in KINDS:
+        for kind in kinds:
             if (out / kind).exists():
                 continue
             write(_driven(data.held_out("report"), policies[kind], steps), out / kind)
@@ -215,7 +215,7 @@ def offline(given: argparse.Namespace) -> int:
     """
     out, data = given.out.resolve(), RunFolder(given.run).read_config()["data"]
     out.mkdir(parents=True, exist_ok=True)
-    collect(given.run, out, given.steps)
+    collect(given.run, out, given.steps, given.kinds)
     todo = jobs(given.seeds, given.kinds, given.variants)
     failed = learn(todo, out, given, dict.fromkeys(KINDS, data))
     (out / "page.md").write_text(page(out, given.seeds))
