@@ -79,11 +79,11 @@ def collect(run: Path, out: Path, steps: int, kinds: Iterable[str] = KINDS) -> N
         "mixed": diluted,
         "expert": agent.policy(explore=True),
     }
-    torch.manual_seed(0)
     try:
         for kind in kinds:
             if (out / kind).exists():
                 continue
+            torch.manual_seed(0)
             write(_driven(data.held_out("report"), policies[kind], steps), out / kind)
     finally:
         data.close()

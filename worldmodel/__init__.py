@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from worldmodel.experience.vector import Workers as Workers
     from worldmodel.insight.clues import dream_clues as dream_clues
     from worldmodel.insight.clues import with_expected as with_expected
+    from worldmodel.insight.exploitation import Promises as Promises
+    from worldmodel.insight.exploitation import exploitation as exploitation
     from worldmodel.insight.novelty import novelty as novelty
     from worldmodel.insight.render import render_film as render_film
     from worldmodel.insight.render import render_strip as render_strip
@@ -110,6 +112,8 @@ _WHERE = {
     "load_caution": "training.calibrating",
     "load_trust": "training.calibrating",
     "make_env": "experience.environments:make_environment",
+    "Promises": "insight.exploitation",
+    "exploitation": "insight.exploitation",
     "novelty": "insight.novelty",
     "open_loop": "insight.rollouts",
     "open_replay": "training.data",

@@ -74,6 +74,8 @@ def test_the_command_writes_a_page_and_a_table(
         "rank correlation",
         f"worldmodel {version}",
         "2 and 2 ",
+        "Does it promise the actor more than comes?",
+        "Returns of 6 steps, dreamt and real, from the same 10 states",
     )
     for words in (*told, *cost, *quoted, config, f"worldmodel validate --run {finished} --policy cem"):
         assert words in page, words
@@ -82,6 +84,8 @@ def test_the_command_writes_a_page_and_a_table(
     given = {(row["task"], row["transition"], row["seed"]) for row in rows}
     assert given == {("worldmodel.experience.toy:PointReach", "SharedTrunk", 0)}
     assert {row["metric"] for row in rows} >= {"error", "bias", "rank_correlation", "ece", "coverage", "auroc"}
+    gaps = {row["metric"]: row["value"] for row in rows if row["measure"] == "return" and row["case"] == "actor"}
+    assert gaps["exploitation_gap"] == pytest.approx(gaps["imagined"] - gaps["real"])
     assert max(row["horizon"] or 0 for row in rows) == 6
 
     best = str(finished / "checkpoints" / "best.ckpt")

@@ -12,10 +12,22 @@ import torch
 from torch import Tensor
 
 import worldmodel
-from worldmodel.commands.report_sections import about, cost, dreams, episode, learning, noticed, trusted, uncertainty
+from worldmodel.commands.report_sections import (
+    about,
+    cost,
+    dreams,
+    episode,
+    learning,
+    noticed,
+    promised,
+    trusted,
+    uncertainty,
+)
 from worldmodel.commands.report_summary import meanings, returns, summary
+from worldmodel.control.controller import Controller
 from worldmodel.errors import UserError
 from worldmodel.experience.replay import Replay
+from worldmodel.insight.exploitation import Promises, exploitation
 from worldmodel.insight.page import Section, write_html
 from worldmodel.insight.report import Calibration, calibrate, horizon_errors, shift_auroc, table_rows
 from worldmodel.insight.rollouts import open_loop
@@ -107,6 +119,7 @@ class _Collected(NamedTuple):
     earned: list[float]
     trust: Trust | str  # or why there is none
     verified: Verified | None
+    promises: Promises | str  # in the first half of them, or why it is not known
 
 
 class _Imagined(NamedTuple):
@@ -145,6 +158,7 @@ def _sections(of: _Run, held: _Collected, found: _Imagined, episodes: int, seque
         episode(of.folder, updates),
         dreams(found.moving, found.still, found.calibration),
         trusted(held.trust, held.verified),
+        promised(held.who, held.promises),
         *uncertainty(found.calibration),
         noticed(found.aurocs),
         meanings(),
@@ -157,6 +171,7 @@ def _rows(of: _Run, held: _Collected, found: _Imagined) -> list[dict[str, Any]]:
     given = {"task": of.data.needed_task(), "transition": type(model.rssm.transition).__name__, "seed": of.data.seed}
     given |= {"checkpoint": of.used.name, "updates": of.agent.updates, "version": worldmodel.__version__}
     rows = table_rows(found.calibration, found.aurocs, **given)
+    rows += [] if isinstance(held.promises, str) else held.promises.rows(held.who, **given)
     return rows + ([] if held.verified is None else held.verified.rows(**given))
 
 
@@ -166,7 +181,9 @@ def _collected(agent: Agent, data: Experience, episodes: int, *, seed: int, cont
         with own_randomness(seed), tempfile.TemporaryDirectory() as directory:
             replay = collect_held_out(data, acts, Path(directory), episodes)
             trust, verified = _fitted(agent, data.needed_task(), replay)
-            return _Collected(acts.name, windows(replay, context, horizon), returns(replay), trust, verified=verified)
+            promises = _promised(agent, acts, replay, episodes // 2, context=context, horizon=horizon)
+            batch = windows(replay, context, horizon)
+            return _Collected(acts.name, batch, returns(replay), trust, verified=verified, promises=promises)
     finally:
         data.close()
 
@@ -188,6 +205,17 @@ def _fitted(agent: Agent, task: str, replay: Replay) -> tuple[Trust | str, Verif
         return found.fit(), found.verify()
     except UserError as cause:
         return str(cause), None
+
+
+def _promised(
+    agent: Agent, acts: Controller, replay: Replay, episodes: int, *, context: int, horizon: int
+) -> Promises | str:
+    """What who acts was promised in the first episodes; or why it is not known."""
+    own = [stacked([pair]) for pair in list(replay.episodes())[:episodes]]
+    try:
+        return exploitation(agent.world_model, own, acts.acting(explore=True), horizon, context=context)
+    except UserError as cause:
+        return str(cause)
 
 
 def _kept(numbers: Path, page: Path, text: str) -> list[Path]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from worldmodel.errors import UserError
 from worldmodel.insight import plots
+from worldmodel.insight.exploitation import Promises
 from worldmodel.insight.page import Details, Film, Part, Picture, Section, Table
 from worldmodel.insight.render import render_film, render_strip
 from worldmodel.insight.report import Calibration
@@ -216,6 +217,25 @@ def trusted(trust: Trust | str, verified: Verified | None) -> Section:
             _table(head, lines),
         ],
     )
+
+
+def promised(who: str, found: Promises | str) -> Section:
+    """Does the model promise its policy more than comes?"""
+    title = f"Does it promise the {who} more than comes?"
+    if isinstance(found, str):
+        return Section(title, [f"That is not known: {found}."])
+    low, high = found.interval()
+    facts: dict[str, str | float] = {
+        "imagined return": float(found.imagined.mean()),
+        "real return": float(found.real.mean()),
+        "exploitation gap": f"{found.gap:.3g}, 95% interval {low:.3g} to {high:.3g}",
+    }
+    text = (
+        f"Returns of {found.horizon} steps, dreamt and real, from the same {len(found.real)} states of held-out "
+        f"episodes in which the {who} explored. A policy that has learned to exploit errors of the model is promised "
+        "more than it gets: policy/cautious, or data of where it goes, are remedies."
+    )
+    return Section(title, [text, Table(("", ""), [*facts.items()])])
 
 
 def noticed(aurocs: Mapping[str, Mapping[str, float]]) -> Section:

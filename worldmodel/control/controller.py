@@ -56,12 +56,12 @@ class Controller(ABC):
             explore: draw (to collect), or take the most likely action (to evaluate).
         """
 
-    def acting(self) -> Act:
+    def acting(self, explore: bool = False) -> Act:
         """Actions of the state alone, for ``imagine``: the memory is kept inside, and begins anew."""
         memory: list[Any] = []
 
         def act(state: LatentState) -> Tensor:
-            action, after = self.act(state, memory.pop() if memory else self.initial(len(state.deter)))
+            action, after = self.act(state, memory.pop() if memory else self.initial(len(state.deter)), explore)
             memory.append(after)
             return action
 
