@@ -84,7 +84,7 @@ def collect(run: Path, out: Path, steps: int, kinds: Iterable[str] = KINDS) -> N
             if (out / kind).exists():
                 continue
             torch.manual_seed(0)
-            write(_driven(data.held_out("report"), policies[kind], steps), out / kind)
+            write(driven(data.held_out("report"), policies[kind], steps), out / kind)
     finally:
         data.close()
 
@@ -109,13 +109,13 @@ def write(episodes: Iterable[np.ndarray], folder: Path) -> None:
 
 
 @torch.no_grad()
-def _driven(environments: Environments, policy: Policy, steps: int) -> list[np.ndarray]:
-    """Whole episodes of a policy."""
+def driven(environments: Environments, policy: Policy, steps: int = 0, episodes: int = 0) -> list[np.ndarray]:
+    """Whole episodes of a policy, records (L,) each: as many as have so many steps and as are asked for."""
     with tempfile.TemporaryDirectory() as temporary:
         replay = Replay(temporary, image_shape=environments.image_shape, action_size=environments.action.size)
         collector, taken = Collector(environments, replay), 0
         environments.restart()
-        while taken < steps:
+        while taken < steps or collector.episodes < episodes:
             taken += sum(episode.steps for episode in collector.collect(policy, 1))
         collector.collect(policy, 1)  # begins others, so that the last ones are known to have ended
         return [records for _, records in replay.episodes(ended=True)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from experiments import offline
+from experiments import gap, offline
 from tests import tiny
 from tests.training.conftest import TINY, words
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
@@ -43,6 +44,9 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     out.mkdir()
     offline.collect(tmp_path / "run", out, steps=60)
     assert sorted(path.name for path in out.iterdir()) == ["expert", "mixed", "random"]
+    cells = [cell.strip() for cell in gap.measured(tmp_path / "run", episodes=3, horizon=5, seed=0).split("|")[1:-1]]
+    assert cells[0] == "run" and re.fullmatch(r"-?[\d.]+ \(-?[\d.]+ to -?[\d.]+\)", cells[4])
+    assert float(cells[4].split()[0]) == pytest.approx(float(cells[2]) - float(cells[3]), abs=0.11)
     for kind in offline.KINDS:
         held = [dict(np.load(path)) for path in sorted((out / kind).iterdir())]
         assert 32 <= sum(len(x["reward"]) - 1 for x in held) <= 128
