@@ -44,6 +44,8 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     out.mkdir()
     offline.collect(tmp_path / "run", out, steps=60)
     assert sorted(path.name for path in out.iterdir()) == ["expert", "mixed", "random"]
+    planned = gap.measured(tmp_path / "run", episodes=2, horizon=2, seed=0, weight=-1.0)
+    assert planned.startswith("| run, planner, weight -1 | ")
     cells = [cell.strip() for cell in gap.measured(tmp_path / "run", episodes=3, horizon=5, seed=0).split("|")[1:-1]]
     assert cells[0] == "run" and re.fullmatch(r"-?[\d.]+ \(-?[\d.]+ to -?[\d.]+\)", cells[4])
     assert float(cells[4].split()[0]) == pytest.approx(float(cells[2]) - float(cells[3]), abs=0.11)
