@@ -232,9 +232,15 @@ def promised(who: str, found: Promises | str) -> Section:
     }
     text = (
         f"Returns of {found.horizon} steps, dreamt and real, from the same {len(found.real)} states of held-out "
-        f"episodes in which the {who} explored. A policy that has learned to exploit errors of the model is promised "
-        "more than it gets: policy/cautious, or data of where it goes, are remedies."
+        f"episodes in which the {who} explored. "
     )
+    if low > 0:
+        text += (
+            "It is promised more than it gets, as whoever has learned to exploit errors of the model is: "
+            "policy/cautious, or data of where it goes, are remedies."
+        )
+    elif high >= low:
+        text += "No more is promised than comes, as far as these episodes tell."
     return Section(title, [text, Table(("", ""), [*facts.items()])])
 
 
