@@ -52,7 +52,10 @@ def test_dyna_is_trained_with_every_share() -> None:
 def test_losses_that_draw_nothing_have_no_decoder() -> None:
     found = settings(representation.STUDY, ["--seeds", "0", "--tasks", "cartpole_balance"])
     models = {name.split()[1]: each.agent(ActionSpec(1, False)).world_model for name, each in found.items()}
-    assert models["decoder"].draws and models["decoder"].representation is None and len(models) == 4
+    assert models["decoder"].draws and models["decoder"].representation is None and len(models) == 5
+    both = models.pop("both")
+    assert both.draws and both.representation.name == "next_embedding" and both.representation.beside
+    assert both.decode_fraction == models["decoder"].decode_fraction
     assert all(name == model.representation.name for name, model in models.items() if not model.draws)
 
 

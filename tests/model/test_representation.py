@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,3 +148,16 @@ def test_the_loss_compiles_in_one_piece(kind: type[RepresentationLoss]) -> None:
     made, data = kind(5, 7, tiny.ACTION, 16), tiny.batch(2, 3)
     explained = torch._dynamo.explain(made)(torch.randn(2, 3, 5), torch.randn(2, 3, 7), data)
     assert (explained.graph_count, explained.break_reasons) == (1, [])
+
+
+@every_loss
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_model_learns_from_the_drawing_where_the_loss_stands_beside_it(
+    kind: type[RepresentationLoss], beside: bool
+) -> None:
+    made, data = tiny.world_model(), tiny.batch(3, 6)
+    made.represent(partial(kind, beside=beside))
+    losses, _, _ = made.loss(data)
+    losses["reconstruction"].mean().backward()
+    moved = [x.grad is not None and bool(x.grad.any()) for x in made.rssm.parameters()]
+    assert any(moved) == beside

@@ -23,12 +23,17 @@ _NUMBERS = 1024  # of an embedding, to which sums over them are scaled, so that 
 class RepresentationLoss(nn.Module, ABC):
     """Takes the place of the reconstruction: a decoder may stand beside it, and the model does not learn from that one.
 
-    Embeddings are given without gradient, or they could be made easy to know: the encoder learns through the posterior.
-    ``name`` is that of the loss, and ``weight`` the one that it has unless another is given.
+    With ``beside`` it does: then the loss is one more, and a state has to be drawn as well. Embeddings are given
+    without gradient, or they could be made easy to know: the encoder learns through the posterior. ``name`` is that of
+    the loss, and ``weight`` the one that it has unless another is given.
     """
 
     name: ClassVar[str]
     weight: ClassVar[float]
+
+    def __init__(self, beside: bool = False) -> None:
+        super().__init__()
+        self.beside = beside
 
     @abstractmethod
     def forward(self, feature: Tensor, embed: Tensor, batch: SequenceBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,14 +58,21 @@ class BarlowTwins(RepresentationLoss):
     Args:
         feature_size, embed_size, action_size, width: F, E, and what this loss does not need.
         redundancy: weight of the correlations between different numbers.
+        beside: the reconstruction, not in its place.
     """
 
     name, weight = "barlow", 0.05
 
     def __init__(
-        self, feature_size: int, embed_size: int, action_size: int, width: int, redundancy: NonNegativeFloat = 5e-4
+        self,
+        feature_size: int,
+        embed_size: int,
+        action_size: int,
+        width: int,
+        redundancy: NonNegativeFloat = 5e-4,
+        beside: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(beside)
         self.project = nn.Linear(feature_size, embed_size, bias=False)
         self.redundancy = redundancy
 
@@ -78,14 +90,21 @@ class InfoNCE(RepresentationLoss):
     Args:
         feature_size, embed_size, action_size, width: F, E, and what this loss does not need.
         temperature: of the softmax.
+        beside: the reconstruction, not in its place.
     """
 
     name, weight = "infonce", 1.0
 
     def __init__(
-        self, feature_size: int, embed_size: int, action_size: int, width: int, temperature: PositiveFloat = 0.1
+        self,
+        feature_size: int,
+        embed_size: int,
+        action_size: int,
+        width: int,
+        temperature: PositiveFloat = 0.1,
+        beside: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(beside)
         self.project = nn.Linear(feature_size, embed_size, bias=False)
         self.temperature = temperature
 
@@ -109,6 +128,7 @@ class NextEmbedding(RepresentationLoss):
         feature_size, embed_size, action_size, width: F, E, A and the hidden width of the predictor.
         layers: hidden layers of the predictor.
         redundancy: weight of the correlations between different numbers.
+        beside: the reconstruction, not in its place.
     """
 
     name, weight = "next_embedding", 0.05
@@ -121,8 +141,9 @@ class NextEmbedding(RepresentationLoss):
         width: int,
         layers: Layers = 1,
         redundancy: NonNegativeFloat = 5e-4,
+        beside: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(beside)
         self.predict = MLP(feature_size + action_size, embed_size, width, layers)
         self.redundancy = redundancy
 

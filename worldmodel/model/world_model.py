@@ -223,7 +223,7 @@ class WorldModel(nn.Module):
         posterior = self.rssm.observe(self._beside(embed, batch.vector), batch.action, batch.is_first)
         feature = posterior.state.feature  # (B, T, F)
         dynamics, representation, kl = self._kl(posterior, batch.episode)
-        looked_at = feature if self.representation is None else feature.detach()
+        looked_at = feature if self.representation is None or self.representation.beside else feature.detach()
         known = ~batch.reward.isnan()  # data of others may hold none
         reward = self.reward.loss(feature, torch.where(known, batch.reward, 0.0))
         losses = {
