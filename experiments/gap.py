@@ -1,8 +1,8 @@
 """What policies are promised and what comes: ``python -m experiments.gap RUN...``, a row of a table for each.
 
-A run's actor acts as surely as it can in held-out episodes of its task; ``wm.exploitation`` compares. An actor that
-learned in another's world model is promised by that one. ``--weights 0 -1`` asks a planner (CEM) in the run's world
-model instead, with each of these weights of uncertainty.
+What evaluates a run acts as surely as it can in held-out episodes of its task; ``wm.exploitation`` compares. An actor
+that learned in another's world model is promised by that one. ``--weights 0 -1`` asks a planner (CEM) in the run's
+world model instead, with each of these weights of uncertainty.
 
 Legend: L records of an episode.
 """
@@ -25,10 +25,10 @@ from worldmodel.training.randomness import own_randomness
 
 
 def measured(run: Path, episodes: int, horizon: int, seed: int, weight: float | None = None) -> str:
-    """The row of one run: of its actor, or of a planner with a weight of uncertainty.
+    """The row of one run: of what evaluates it, or of a planner with a weight of uncertainty.
 
     Raises:
-        UserError: the run is none, or has no task or no actor; or its episodes are too short.
+        UserError: the run is none, or has no task; or its episodes are too short.
     """
     agent, data = load_run(run, run / "checkpoints" / "last.ckpt", environments=min(4, episodes))
     data.needed_task()

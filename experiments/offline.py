@@ -112,7 +112,12 @@ def write(episodes: Iterable[np.ndarray], folder: Path) -> None:
 def driven(environments: Environments, policy: Policy, steps: int = 0, episodes: int = 0) -> list[np.ndarray]:
     """Whole episodes of a policy, records (L,) each: as many as have so many steps and as are asked for."""
     with tempfile.TemporaryDirectory() as temporary:
-        replay = Replay(temporary, image_shape=environments.image_shape, action_size=environments.action.size)
+        replay = Replay(
+            temporary,
+            image_shape=environments.image_shape,
+            action_size=environments.action.size,
+            vector_size=environments.vector_size,
+        )
         collector, taken = Collector(environments, replay), 0
         environments.restart()
         while taken < steps or collector.episodes < episodes:

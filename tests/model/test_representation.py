@@ -136,6 +136,8 @@ def test_an_agent_learns_with_it(kind: type[RepresentationLoss], decoder: bool) 
 def test_what_does_not_go_together_is_said() -> None:
     with pytest.raises(UserError, match="nothing teaches the model to see"):
         agent(None, decoder=False)
+    with pytest.raises(UserError, match="infonce is to stand beside the reconstruction, and there is no decoder"):
+        agent(partial(InfoNCE, beside=True), decoder=False)
     with pytest.raises(UserError, match="no loss is called barlow"):
         agent(None, weights={"barlow": 1.0})
     blind = agent(InfoNCE, decoder=False).world_model

@@ -153,7 +153,7 @@ class WorldModel(nn.Module):
             )
 
     def represent(self, make: MakeRepresentation) -> None:
-        """Let states learn by this loss what an image shows. A decoder, if there is one, is fitted to what they are.
+        """Let states learn by this loss what an image shows; a decoder is fitted to them, or (``beside``) teaches too.
 
         Args:
             make: builds it from the sizes of a feature, an embedding and an action, and the hidden width.

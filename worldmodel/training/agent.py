@@ -106,6 +106,11 @@ class Agent(nn.Module):
                 "without a decoder nothing teaches the model to see: give it one (model.world_model.decoder), or a "
                 "representation loss such as --representation barlow"
             )
+        if loss is not None and loss.beside and not self.world_model.draws:
+            raise UserError(
+                f"the loss {loss.name} is to stand beside the reconstruction, and there is no decoder: give the model "
+                "one (model.world_model.decoder), or leave out beside"
+            )
         return {} if loss is None else {loss.name: loss.weight}
 
     @property
