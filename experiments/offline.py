@@ -3,10 +3,12 @@
 From a trained run up to three data sets are made, in V-D4RL's layout and kinds (Lu et al. 2023): ``random`` actions;
 ``expert``, its actor as it explores; ``mixed``, that actor with a share of its actions replaced by random ones, another
 share in every episode, from none to all. Each is imported, and trained on with two seeds: plain, with
-``policy/cautious``, with ``policy/pessimistic`` and with ``policy/cloning``. The run's task is but evaluated in. Each
-data set first has its world model, which learns alone; all actors then learn in that one, frozen (as MOPO, Yu et al.
-2020, and MOReL, Kidambi et al. 2020, do); or, with ``--model-rounds 0``, both together. Every training is a job of the
-runner: what was cut goes on. Ends with ``page.md`` in ``--out``.
+``policy/cautious``, with ``policy/pessimistic``, with ``policy/cloning`` and, ``unusual``, cautious in units of error:
+what the world model's calibration expects beyond the error of held-out dreams (``RewardErrorWeight``). The run's task
+is but evaluated in, and calibrated with random actions in. Each data set first has its world model, which learns alone;
+all actors then learn in that one, frozen (as MOPO, Yu et al. 2020, and MOReL, Kidambi et al. 2020, do); or, with
+``--model-rounds 0``, both together. Every training is a job of the runner: what was cut goes on. Ends with ``page.md``
+in ``--out``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from experiments import runner, runs
 from worldmodel.control.controller import ActorController, LatentPolicy, random_action
+from worldmodel.errors import UserError
 from worldmodel.experience.collector import Collector, Policy, RandomPolicy
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.vector import Environments
@@ -36,7 +39,7 @@ from worldmodel.types import LatentState
 
 KINDS = ("random", "mixed", "expert")
 POLICIES = ("cautious", "pessimistic", "cloning")
-VARIANTS: dict[str, list[str]] = {"plain": []} | {name: [f"policy/{name}"] for name in POLICIES}
+VARIANTS: dict[str, list[str]] = {"plain": []} | {name: [f"policy/{name}"] for name in POLICIES} | {"unusual": []}
 MODEL = "model"  # the variant without an actor
 ALONE = ["--model.actor_critic", "null", "--schedule.evaluate_every", "1000000"]  # but for an evaluation at its end
 CAUTION = "--model.actor_critic.init_args.uncertainty_weight"
@@ -181,6 +184,12 @@ def evaluated_in(data: Mapping[str, Any]) -> list[str]:
     return [f"--data.{name}={data[name]}" for name in ("task", "action_repeat", "size")]
 
 
+def unusual(model: Path, value: float) -> str:
+    """The option's value for caution in units of the error that a run's calibration has."""
+    given = {"calibration": str(model / "calibration.json"), "value": value, "unusual": True}
+    return json.dumps({"class_path": "worldmodel.insight.caution.RewardErrorWeight", "init_args": given})
+
+
 def learn(
     todo: Iterable[Job], out: Path, given: argparse.Namespace, data: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
@@ -191,6 +200,9 @@ def learn(
         out: where their data lies, and they will.
         given: of ``options``.
         data: by kind of data, the ``data`` section of the configuration of a run whose task to evaluate in.
+
+    Raises:
+        UserError: ``unusual`` is asked for, and no world model learns first.
     """
 
     def ready(job: Job, rounds: int, *more: str) -> runner.Job:
@@ -199,15 +211,19 @@ def learn(
         return runner_job(job, out, given.config, [*extra, f"--schedule.rounds={rounds}", *more])
 
     todo = list(todo)
+    if not given.model_rounds and any(job.variant == "unusual" for job in todo):
+        raise UserError("unusual asks the calibration of a world model that learned first: not with --model-rounds 0")
     if given.model_rounds:
         models = dict.fromkeys(job._replace(variant=MODEL) for job in todo)
         if failed := runner.run_jobs([ready(job, given.model_rounds) for job in models], given.address):
             return failed
     made = []
     for job in todo:
+        model = job._replace(variant=MODEL).folder(out)
         more = [f"{CAUTION}={given.weight:g}"] if job.variant == "cautious" and given.weight is not None else []
+        more += [f"{CAUTION}={unusual(model, given.unusual)}"] if job.variant == "unusual" else []
         if given.model_rounds:
-            more += [f"--pretrained={job._replace(variant=MODEL).folder(out)}", "--model.freeze_world_model=true"]
+            more += [f"--pretrained={model}", "--model.freeze_world_model=true"]
         made.append(ready(job, given.rounds, *more))
     return runner.run_jobs(made, given.address)
 
@@ -237,6 +253,7 @@ def options(
     parser.add_argument("--model-rounds", type=int, default=150, help=text)
     text = "of uncertainty where it is cautious; that of policy/cautious without"
     parser.add_argument("--weight", type=float, help=text)
+    parser.add_argument("--unusual", type=float, default=-20.0, help="of the error, where only unusual error counts")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(variants), help="of the actor")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--config", nargs="*", default=[], help="laid over base in every training")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import sys
 from typing import TYPE_CHECKING
@@ -141,14 +142,19 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_WHERE})
 
 
+@functools.cache
+def _hint(name: str) -> str:
+    """Names like this one. Parsers ask for the same ones thousands of times, to find where a class is imported from."""
+    near = difflib.get_close_matches(name, _WHERE, n=3)
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
 if not TYPE_CHECKING:  # where it would accept any name
 
     def __getattr__(name: str) -> object:
         """Import what is asked for (PEP 562)."""
         if name not in _WHERE:
-            near = difflib.get_close_matches(name, _WHERE, n=3)
-            hint = f": did you mean {' or '.join(near)}?" if near else ""
-            raise AttributeError(f"worldmodel has no {name}{hint}", name=name, obj=sys.modules[__name__])
+            raise AttributeError(f"worldmodel has no {name}{_hint(name)}", name=name, obj=sys.modules[__name__])
         module, _, called = _WHERE[name].partition(":")
         found = importlib.import_module(f"{__name__}.{module}")
         if name == "planners":  # a package rather than a name in one

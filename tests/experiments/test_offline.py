@@ -15,6 +15,7 @@ from tests import tiny
 from tests.training.conftest import TINY, words
 from worldmodel.control.actor_critic import ActorCritic, ThroughModel
 from worldmodel.control.propagation import TS1
+from worldmodel.errors import UserError
 from worldmodel.experience.imported import read_imported
 from worldmodel.training import early
 from worldmodel.training.cli import run
@@ -46,6 +47,8 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(path.name for path in out.iterdir()) == ["expert", "mixed", "random"]
     planned = gap.measured(tmp_path / "run", episodes=2, horizon=2, seed=0, weight=-1.0)
     assert planned.startswith("| run, planner, weight -1 | ")
+    with pytest.raises(UserError, match="worldmodel report"):
+        gap.measured(tmp_path / "run", episodes=2, horizon=2, seed=0, weight=-20.0, unusual=True)
     cells = [cell.strip() for cell in gap.measured(tmp_path / "run", episodes=3, horizon=5, seed=0).split("|")[1:-1]]
     assert cells[0] == "run" and re.fullmatch(r"-?[\d.]+ \(-?[\d.]+ to -?[\d.]+\)", cells[4])
     assert float(cells[4].split()[0]) == pytest.approx(float(cells[2]) - float(cells[3]), abs=0.11)
@@ -54,7 +57,7 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert 32 <= sum(len(x["reward"]) - 1 for x in held) <= 128
         assert all(x["is_first"][0] and x["is_last"][-1] and not x["action"][0].any() for x in held)
     todo = offline.jobs([0, 1])
-    assert len(todo) == 24 and len(set(todo)) == 24
+    assert len(todo) == 30 and len(set(todo)) == 30
     run(["import", "v-d4rl", str(out / "random"), "--run", str(todo[0].folder(out)), "--size", "16"])
     assert read_imported(todo[0].folder(out)) is not None
     made = offline.runner_job(todo[1], out, [str(TINY)], ["--data.task=worldmodel.experience.toy:PointReach"])
@@ -64,11 +67,11 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     alone = offline.runner_job(offline.Job("random", offline.MODEL, 0), out, [str(TINY)], ["--data.task=null"])
     early.check("fit", early.expand(alone.command[5:]))
     assert alone.done == out / "random_model_0.json" and "policy/random" in early.expand(alone.command[5:])
-    for job, earned in zip(todo, range(24), strict=True):
+    for job, earned in zip(todo, range(30), strict=True):
         job.file(out, "json").write_text(json.dumps({"return_mean": earned}))
     lines = offline.page(out, [0, 1]).splitlines()
     assert (
         lines[5] == ""
         and lines[2].startswith("| random | ")
-        and lines[2].endswith("| 6 (0, 12) | 7 (1, 13) | 8 (2, 14) | 9 (3, 15) |")
+        and lines[2].endswith("| 8 (0, 15) | 8 (1, 16) | 10 (2, 17) | 10 (3, 18) | 12 (4, 19) |")
     )

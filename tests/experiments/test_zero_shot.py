@@ -14,6 +14,7 @@ from worldmodel.errors import UserError
 from worldmodel.experience.formats.own_replay import OwnReplay
 from worldmodel.experience.imported import read_imported
 from worldmodel.experience.toy import PointReach
+from worldmodel.training import early
 from worldmodel.training.cli import run
 from worldmodel.training.loading import load_run
 
@@ -87,3 +88,11 @@ def test_the_jobs_and_the_page(explored: Path, monkeypatch: pytest.MonkeyPatch) 
     assert model.done != actor.done and model.log != actor.log
     actor.done.write_text('{"return_mean": 12.3}')
     assert zero_shot.page(given, explored).splitlines()[2].endswith("| 12 |")
+    given.variants = ["unusual"]
+    assert zero_shot.learn(given, explored) == []
+    model, actor = started[2:]
+    early.check("fit", early.expand([*actor.command[5:]]))
+    assert any(str(Path(model.command[2]) / "calibration.json") in word for word in actor.command)
+    given.model_rounds = 0
+    with pytest.raises(UserError, match="not with --model-rounds 0"):
+        zero_shot.learn(given, explored)
