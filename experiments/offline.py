@@ -159,6 +159,8 @@ def page(out: Path, seeds: list[int]) -> str:
     ]
     for kind in KINDS:
         own = [float(np.load(path)["reward"].sum()) for path in sorted((out / kind).glob("*.npz"))]
+        if not own:  # not among those that were asked for
+            continue
         cells = [f"{np.mean(own):.0f}, {min(own):.0f} to {max(own):.0f} ({len(own)} episodes)"]
         for variant in VARIANTS:
             files = [Job(kind, variant, seed).file(out, "json") for seed in seeds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,5 @@ def test_the_data_and_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         and lines[2].startswith("| random | ")
         and lines[2].endswith("| 8 (0, 15) | 8 (1, 16) | 10 (2, 17) | 10 (3, 18) | 12 (4, 19) |")
     )
+    shutil.rmtree(out / "random")
+    assert offline.page(out, [0, 1]).splitlines()[2].startswith("| mixed | ")  # only what was asked for is there
