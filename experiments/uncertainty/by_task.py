@@ -27,9 +27,15 @@ def unseen_by_task(rows: Rows) -> str:
 
 
 def _found(own: Rows, measure: str) -> str:
+    found, known = found_shifts(own, measure)
+    return f"{found} of {known}" if known else "-"
+
+
+def found_shifts(own: Rows, measure: str) -> tuple[int, int]:
+    """How many shifts are told apart by a measure, and of how many that is known."""
     values = [mean_value(pick(own, case=shift, measure=measure)) for shift in SHIFTS]
     known = [x for x in values if x is not None]
-    return f"{sum(x >= _FOUND for x in known)} of {len(known)}" if known else "-"
+    return sum(x >= _FOUND for x in known), len(known)
 
 
 def ranks_by_task(rows: Rows) -> str:

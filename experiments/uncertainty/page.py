@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.uncertainty.aims import ABOUT, aims
 from experiments.uncertainty.by_task import ranks_by_task, trust_by_task, unseen_by_task
 from experiments.uncertainty.rows import Rows, mean, pick, table
 from experiments.uncertainty.summary import summary, with_default
@@ -257,7 +258,7 @@ def write(out: Path) -> None:
     SUMMARY.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     rows = [row for row in strict if row["transition"] != "default"]
     curves(rows)
-    parts = ["# What the model knows of its own ignorance", NOTES.read_text().strip()]
+    parts = ["# What the model knows of its own ignorance", ABOUT, aims(rows), NOTES.read_text().strip()]
     parts += ["## The default, task by task", unseen_by_task(rows)]
     parts += ["The error that a calibration expects against the true one:", ranks_by_task(rows), trust_by_task(rows)]
     parts += ["## In short", "Medians over tasks and seeds; ranks are those of the members' spread.", medians(found)]

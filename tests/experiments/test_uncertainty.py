@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from experiments.uncertainty import page
+from experiments.uncertainty.aims import aims
 from experiments.uncertainty.expected import Dreams, action_shuffle, expected
 from experiments.uncertainty.run import stages
 from experiments.uncertainty.summary import default_kind, summary, with_default
@@ -52,6 +53,35 @@ def test_the_summary_holds_medians_and_says_what_is_missing() -> None:
     assert found["exploitation_cut"] == {kind: None, "single": 0.85, "default": None}
     assert found["rank_pixels"]["default"]["expected"]["1"] == 0.8
     assert found["rank_pixels"]["default"]["expected"]["5"] is None and found["cost_ratio"]["single"] is None
+
+
+def test_aims_are_reached_or_not() -> None:
+    kind = default_kind()
+    told = rows(kind, (0.96, 0.98), metric="auroc") + rows(kind, (0.5, 0.5), metric="auroc", measure="novelty")
+    told += rows("single_softmax", (0.8, 0.8), metric="auroc", measure="entropy")
+    told += [
+        row
+        for step in range(1, 16)
+        for row in rows(
+            kind, (0.9 - 0.02 * step,), metric="rank_correlation", measure="expected", case="pixels", horizon=step
+        )
+    ]
+    told += [row for x in (("true", 9.0), ("trusted", 6.0), ("better", 0.89)) for row in trust(kind, *x)]
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in aims(told).splitlines()[2:]]
+    lines = {aim: (figure, reached) for aim, figure, reached in found}
+    assert lines["hole of states: AUROC 0.95 on each task, by epistemic"] == ("toy 0.97", "yes")
+    assert lines["hole of states: AUROC 0.95 on each task, by novelty"] == ("toy 0.50", "no")
+    above = "and 0.2 above the entropy of one member with softmax latents, by epistemic"
+    assert lines[above] == ("toy +0.17", "no")
+    ranks = "expected and true error of pixels: rank correlation 0.7 at each step from 1 to 15"
+    assert lines[ranks] == ("10 of 15 steps; least 0.60, at 15", "no")
+    assert lines["up to the trust horizon 90% of dreams are better than the last picture"] == ("toy 89%", "no")
+    assert lines["it is at least two thirds of the true one"] == ("toy 0.67", "yes")
+    assert lines["an update takes at most 1.10 of a single member's"][1] == "no"  # nobody measured it
+
+
+def trust(kind: str, which: str, value: float) -> list[dict[str, Any]]:
+    return rows(kind, (value,), metric="trust_horizon", measure="expected", case=which)
 
 
 def test_rows_of_jobs_take_the_place_of_those_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
