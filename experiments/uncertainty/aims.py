@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.uncertainty.by_task import found_shifts, mean_value, tasks
 from experiments.uncertainty.rows import Rows, pick, table
-from experiments.uncertainty.summary import LEVELS, default_kind, median
+from experiments.uncertainty.summary import LEVELS, default_kind, games, median
 from worldmodel.insight.trust import QUANTITIES
 
 STEPS = range(1, 16)
@@ -22,7 +22,8 @@ Line = tuple[str, str, bool]  # an aim, the figure, and whether it is reached
 def aims(rows: Rows) -> str:
     """A line for each aim; a figure that there is not counts as missed."""
     own, alone = pick(rows, transition=default_kind()), pick(rows, transition="single_softmax")
-    lines = [*_cost(own), *_unseen(own, alone, tasks(rows)), *_ranks(own), *_bands(own), *_trust(own, tasks(rows))]
+    names = tasks(rows)
+    lines = [*_cost(own), *_unseen(own, alone, names), *_ranks(own), *_bands(own), *_trust(own, names), *_caution(own)]
     return table(["aim", "figure", "reached"], [[*line[:2], "yes" if line[2] else "no"] for line in lines])
 
 
@@ -94,3 +95,22 @@ def _trust(own: Rows, names: list[str]) -> Iterable[Line]:
     shares = {task: trusted[task] / x for task, x in true.items() if x}
     told = ", ".join(f"{task} {x:.2f}" for task, x in shares.items())
     yield "it is at least two thirds of the true one", told, middle(shares.values() or [0.0]) >= 2 / 3
+
+
+def _caution(own: Rows) -> Iterable[Line]:
+    """Who is promised a twentieth too much is exploited; of the others nothing is to be won."""
+    gap, imagined, earned = (games(own, metric) for metric in ("gap", "imagined", "real_return"))
+    lured = {who for who, x in gap.items() if x["plain"] > 0.05 * imagined[who]["plain"]}
+    for manner, name in {"cautious": "the uncertainty", "unusual": "unusual error"}.items():
+        cuts = {who: 1 - x[manner] / x["plain"] for who, x in gap.items() if who in lured and manner in x}
+        shares = {who: x[manner] / x["plain"] - 1 for who, x in earned.items() if who in gap and manner in x}
+        won = {who: x for who, x in shares.items() if who in lured}
+        lost = {who: x for who, x in shares.items() if who not in lured}
+        aim = f"caution by {name}, where a policy is exploited: the gap shrinks by 70%"
+        yield aim, _players(cuts), middle(cuts.values() or [0.0]) >= 0.7
+        yield "and the return does not fall", _players(won), min(won.values(), default=-1) >= 0
+        yield "and elsewhere it costs at most 5%", _players(lost), min(lost.values(), default=-1) >= -0.05
+
+
+def _players(found: dict[tuple[str, str, int], float]) -> str:
+    return ", ".join(f"{task} {who} {x:+.0%}" for (task, who, _), x in sorted(found.items()))

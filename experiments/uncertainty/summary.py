@@ -88,23 +88,24 @@ def summary(rows: Rows) -> dict[str, Any]:
         ),
         "trapped": each(lambda part, _: by_step(part, measure="expected", case="pixels", metric="trapped")),
         "exploitation_cut": each(lambda part, _: cut(part)),
+        "exploitation_cut_unusual": each(lambda part, _: cut(part, "unusual")),
         "cost_ratio": each(lambda part, _: median(part, metric="cost_ratio")),
         "action_shuffle": each(lambda part, _: by_step(part, measure="action_shuffle", case="pixels", metric="ratio")),
     }
 
 
-def cut(rows: Rows) -> float | None:
-    """Median share by which caution makes the gap of imagined and real return smaller, where there is one.
-
-    Of what counts unusual error alone where that was measured, and of what weighs uncertainty itself elsewhere.
-    """
-    gaps: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in rows:
-        if row["metric"] == "gap":
-            gaps.setdefault((row["task"], row["case"], row["seed"]), {})[row["measure"]] = row["value"]
+def cut(rows: Rows, manner: str = "cautious") -> float | None:
+    """Median share by which caution in a manner makes the gap of imagined and real return smaller, if there is one."""
     shares = [
-        1 - x.get("unusual", x.get("cautious", 0.0)) / x["plain"]
-        for x in gaps.values()
-        if x.get("plain", 0) > 0.5 and {"unusual", "cautious"} & x.keys()
+        1 - x[manner] / x["plain"] for x in games(rows, "gap").values() if x.get("plain", 0) > 0.5 and manner in x
     ]
     return round(float(np.median(shares)), 3) if shares else None
+
+
+def games(rows: Rows, metric: str) -> dict[tuple[str, str, int], dict[str, float]]:
+    """What was measured of each task, player and seed, by manner."""
+    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == metric:
+            found.setdefault((row["task"], row["case"], row["seed"]), {})[row["measure"]] = row["value"]
+    return found

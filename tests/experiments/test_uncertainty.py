@@ -51,6 +51,7 @@ def test_the_summary_holds_medians_and_says_what_is_missing() -> None:
     assert found["shipped_default"] == kind
     assert found["auroc_hole"] == {kind: 0.8, "single": 0.3, "default": 0.8}
     assert found["exploitation_cut"] == {kind: None, "single": 0.85, "default": None}
+    assert found["exploitation_cut_unusual"] == {kind: None, "single": None, "default": None}
     assert found["rank_pixels"]["default"]["expected"]["1"] == 0.8
     assert found["rank_pixels"]["default"]["expected"]["5"] is None and found["cost_ratio"]["single"] is None
 
@@ -67,6 +68,11 @@ def test_aims_are_reached_or_not() -> None:
         )
     ]
     told += [row for x in (("true", 9.0), ("trusted", 6.0), ("better", 0.89)) for row in trust(kind, *x)]
+    for who, manners in {"actor": (0.1, 10, 10), "planner": (5, 10, 4)}.items():
+        for manner, share in (("plain", 1.0), ("cautious", 0.9 if who == "actor" else 1.5)):
+            for metric, value in zip(("gap", "imagined", "real_return"), manners, strict=True):
+                value *= share if metric == "real_return" else 1 - (manner == "cautious") * 0.8
+                told += rows(kind, (value,), metric=metric, measure=manner, case=who)
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in aims(told).splitlines()[2:]]
     lines = {aim: (figure, reached) for aim, figure, reached in found}
     assert lines["hole of states: AUROC 0.95 on each task, by epistemic"] == ("toy 0.97", "yes")
@@ -77,6 +83,13 @@ def test_aims_are_reached_or_not() -> None:
     assert lines[ranks] == ("10 of 15 steps; least 0.60, at 15", "no")
     assert lines["up to the trust horizon 90% of dreams are better than the last picture"] == ("toy 89%", "no")
     assert lines["it is at least two thirds of the true one"] == ("toy 0.67", "yes")
+    caution = "caution by the uncertainty, where a policy is exploited: the gap shrinks by 70%"
+    at = [line[0] for line in found].index(caution)
+    assert [line[1:] for line in found[at : at + 3]] == [
+        ["toy planner +80%", "yes"],
+        ["toy planner +50%", "yes"],
+        ["toy actor -10%", "no"],
+    ]
     assert lines["an update takes at most 1.10 of a single member's"][1] == "no"  # nobody measured it
 
 
