@@ -89,6 +89,7 @@ def test_the_jobs_and_the_page(explored: Path, monkeypatch: pytest.MonkeyPatch) 
     actor.done.write_text('{"return_mean": 12.3}')
     assert zero_shot.page(given, explored).splitlines()[2].endswith("| 12 |")
     given.variants = ["unusual"]
+    monkeypatch.setattr(offline, "prepare", lambda *_: None)  # the same data once more
     assert zero_shot.learn(given, explored) == []
     model, actor = started[2:]
     early.check("fit", early.expand([*actor.command[5:]]))
