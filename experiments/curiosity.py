@@ -29,20 +29,22 @@ STUDY = Study(
 )
 
 
-def rewards(run: Path) -> tuple[int | None, float]:
-    """Frames that a run had collected with the episode of its first reward, that one too, and the share of its steps.
+def rewards(run: Path) -> tuple[int | None, float, int, int]:
+    """Frames that a run had collected with the episode of its first reward, that one too; None if none came.
 
-    None if none came.
+    And the share of its steps that were rewarded, how many of its episodes, and all of those.
     """
     _, data = load_run(run, environments=1)
     data.close()
     steps, rewarded, first = 0, 0, None
+    found: list[bool] = []  # of each episode
     for _, records in open_replay(run, data).episodes():
         steps += len(records) - 1
         rewarded += int((records["reward"] > 0).sum())
+        found.append(bool((records["reward"] > 0).any()))
         if rewarded and first is None:
             first = steps * data.settings["action_repeat"]
-    return first, rewarded / max(1, steps)
+    return first, rewarded / max(1, steps), sum(found), len(found)
 
 
 def told(out: Path) -> str:
@@ -56,8 +58,9 @@ def told(out: Path) -> str:
         raise UserError(f"nothing in {out} is done yet: python -m experiments.curiosity runs it")
     lines = []
     for row in rows:
-        frames, share = rewards(row.with_suffix(""))
-        when = "none" if frames is None else f"{frames:,} frames, {share:.1%} of the steps"
+        frames, share, some, episodes = rewards(row.with_suffix(""))
+        often = f"{share:.1%} of the steps, {some} of {episodes} episodes"
+        when = "none" if frames is None else f"{frames:,} frames, {often}"
         lines.append(f"{row.parent.name} {row.stem}: {when}")
     return "\n".join(lines)
 

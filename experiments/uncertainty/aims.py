@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.uncertainty.by_task import found_shifts, mean_value, tasks
 from experiments.uncertainty.rows import Rows, pick, table
-from experiments.uncertainty.summary import LEVELS, default_kind, games, median
+from experiments.uncertainty.summary import LEVELS, default_kind, exploited, games, median
 from worldmodel.insight.trust import QUANTITIES
 
 STEPS = range(1, 16)
@@ -98,9 +98,9 @@ def _trust(own: Rows, names: list[str]) -> Iterable[Line]:
 
 
 def _caution(own: Rows) -> Iterable[Line]:
-    """Who is promised a twentieth too much is exploited; of the others nothing is to be won."""
+    """Where nobody is exploited nothing is to be won."""
     gap, imagined, earned = (games(own, metric) for metric in ("gap", "imagined", "real_return"))
-    lured = {who for who, x in gap.items() if x["plain"] > 0.05 * imagined[who]["plain"]}
+    lured = {who for who, x in gap.items() if exploited(x["plain"], imagined[who]["plain"])}
     for manner, name in {"cautious": "the uncertainty", "unusual": "unusual error"}.items():
         cuts = {who: 1 - x[manner] / x["plain"] for who, x in gap.items() if who in lured and manner in x}
         shares = {who: x[manner] / x["plain"] - 1 for who, x in earned.items() if who in gap and manner in x}
@@ -113,4 +113,7 @@ def _caution(own: Rows) -> Iterable[Line]:
 
 
 def _players(found: dict[tuple[str, str, int], float]) -> str:
-    return ", ".join(f"{task} {who} {x:+.0%}" for (task, who, _), x in sorted(found.items()))
+    each: dict[str, list[str]] = {}
+    for (task, who, _), x in sorted(found.items()):
+        each.setdefault(f"{task} {who}", []).append(f"{x:+.0%}")
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in each.items())

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.uncertainty.aims import ABOUT, aims
 from experiments.uncertainty.by_task import ranks_by_task, trust_by_task, unseen_by_task
 from experiments.uncertainty.rows import Rows, mean, pick, table
-from experiments.uncertainty.summary import summary, with_default
+from experiments.uncertainty.summary import exploited, games, summary, with_default
 from worldmodel.insight.trust import LEVELS, QUANTITIES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -115,11 +115,11 @@ def drift(rows: Rows, task: str) -> str:
     return table(["transition", "error, last over first step", "measure", "the same ratio", "bad dreams missed"], body)
 
 
-def _smaller(gaps: dict[str, float], manner: str) -> str:
+def _smaller(gaps: dict[str, float], imagined: dict[str, float], manner: str) -> str:
     """By how much a manner makes the plain gap smaller."""
     if manner not in gaps:
         return "-"
-    return "no gap" if gaps["plain"] <= 0.5 else f"{1 - gaps[manner] / gaps['plain']:.0%}"
+    return f"{1 - gaps[manner] / gaps['plain']:.0%}" if exploited(gaps["plain"], imagined["plain"]) else "no gap"
 
 
 def promises(rows: Rows) -> str:
@@ -131,14 +131,14 @@ def promises(rows: Rows) -> str:
                     {row["seed"] for row in pick(rows, task=task, transition=kind, case=who, metric="gap")}
                 ):
                     own = pick(rows, task=task, transition=kind, case=who, seed=seed)
-                    gaps = {row["measure"]: row["value"] for row in pick(own, metric="gap")}
+                    gaps, imagined = (games(own, x)[task, who, seed] for x in ("gap", "imagined"))
                     manners = ("plain", "cautious", "by_error", "unusual")
                     cells = [
                         mean(pick(own, measure=m, metric=x))
                         for m in manners
                         for x in ("imagined", "real", "real_return")
                     ]
-                    smaller = [_smaller(gaps, m) for m in ("cautious", "unusual")]
+                    smaller = [_smaller(gaps, imagined, m) for m in ("cautious", "unusual")]
                     body.append([task, kind, who, str(seed), *cells, *smaller])
     names = ["imagined", "real", "episode"]
     told = ("plain", "cautious", "in units of error", "unusual error alone")

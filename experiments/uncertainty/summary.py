@@ -96,10 +96,18 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 def cut(rows: Rows, manner: str = "cautious") -> float | None:
     """Median share by which caution in a manner makes the gap of imagined and real return smaller, if there is one."""
+    imagined = games(rows, "imagined")
     shares = [
-        1 - x[manner] / x["plain"] for x in games(rows, "gap").values() if x.get("plain", 0) > 0.5 and manner in x
+        1 - x[manner] / x["plain"]
+        for who, x in games(rows, "gap").items()
+        if manner in x and exploited(x["plain"], imagined[who]["plain"])
     ]
     return round(float(np.median(shares)), 3) if shares else None
+
+
+def exploited(gap: float, imagined: float) -> bool:
+    """Is a policy promised a twentieth too much? Less is no gap that caution could close."""
+    return gap > 0.05 * imagined
 
 
 def games(rows: Rows, metric: str) -> dict[tuple[str, str, int], dict[str, float]]:

@@ -46,6 +46,7 @@ def test_the_summary_holds_medians_and_says_what_is_missing() -> None:
     told = rows(kind, (0.7, 0.8, 1.0), metric="auroc") + rows("single", (0.3,), metric="auroc", measure="entropy")
     told += rows("single", (10.0, 10.0), metric="gap", measure="plain", case="actor")
     told += rows("single", (1.0, 2.0), metric="gap", measure="cautious", case="actor")
+    told += rows("single", (20.0, 20.0), metric="imagined", measure="plain", case="actor")
     told += rows(kind, (0.6, 0.9, 0.8), metric="rank_correlation", measure="expected", case="pixels")
     found = summary(with_default(with_default(told)))
     assert found["shipped_default"] == kind

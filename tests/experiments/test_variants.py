@@ -99,4 +99,5 @@ def test_when_the_first_reward_came_and_how_often_one_did(tmp_path: Path, monkey
         lengths.append(len(records) - 1)
         paid.append(int((records["reward"] > 0).sum()))
         before += 0 if any(paid[:-1]) else lengths[-1]
-    assert curiosity.rewards(tmp_path / "run") == (before, pytest.approx(sum(paid) / sum(lengths)))
+    share = pytest.approx(sum(paid) / sum(lengths))
+    assert curiosity.rewards(tmp_path / "run") == (before, share, sum(map(bool, paid)), len(paid))
