@@ -13,10 +13,12 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _own_precision() -> Iterator[None]:
-    """Commands set the precision of matrix products for their process, and the suite runs them in its own."""
-    before = torch.get_float32_matmul_precision()
+    """Commands set the precision of matrix products for their process, and the suite runs them in its own.
+
+    So do fixtures of a module, which begin before this one: what was found is not what to go back to.
+    """
+    torch.set_float32_matmul_precision("highest")
     yield
-    torch.set_float32_matmul_precision(before)
 
 
 _LONG = ("test_it_runs", "test_killed_and_started_again", "test_the_toy_task_is_learned")

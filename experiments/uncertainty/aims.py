@@ -22,7 +22,7 @@ Line = tuple[str, str, bool]  # an aim, the figure, and whether it is reached
 def aims(rows: Rows) -> str:
     """A line for each aim; a figure that there is not counts as missed."""
     own, alone = pick(rows, transition=default_kind()), pick(rows, transition="single_softmax")
-    names = tasks(rows)
+    names = tasks(rows, default_kind())
     lines = [*_cost(own), *_unseen(own, alone, names), *_ranks(own), *_bands(own), *_trust(own, names), *_caution(own)]
     return table(["aim", "figure", "reached"], [[*line[:2], "yes" if line[2] else "no"] for line in lines])
 

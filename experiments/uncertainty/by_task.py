@@ -1,4 +1,7 @@
-"""The shipped default, a line for each task: what it knows of its own ignorance there."""
+"""The shipped default, a line for each task: what it knows of its own ignorance there.
+
+``kind`` is the default's in the study, or ``TRAINED``: runs that ``worldmodel fit`` trained, not the study.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from experiments.uncertainty.summary import default_kind
 from worldmodel.insight.shifts import SHIFTS
 
 STEPS = (1, 5, 10, 15, 40)
+TRAINED = "trained"  # what ``experiments.uncertainty.expected RUN --transition trained`` leaves
 _FOUND = 0.95  # AUROC of what counts as told apart
 
 
@@ -17,7 +21,7 @@ def unseen_by_task(rows: Rows) -> str:
     """The hole of states, by what tells it, and how many shifts are told apart."""
     head = ["task", "epistemic", "surprise", "reconstruction", "novelty", "one member, softmax: entropy"]
     body = []
-    for task in tasks(rows):
+    for task in tasks(rows, default_kind()):
         own = pick(rows, task=task, transition=default_kind(), metric="auroc")
         hole = [mean(pick(own, case="hole_states", measure=name)) for name in head[1:5]]
         alone = pick(rows, task=task, transition="single_softmax", metric="auroc", measure="entropy")
@@ -38,23 +42,23 @@ def found_shifts(own: Rows, measure: str) -> tuple[int, int]:
     return sum(x >= _FOUND for x in known), len(known)
 
 
-def ranks_by_task(rows: Rows) -> str:
+def ranks_by_task(rows: Rows, kind: str) -> str:
     """Rank correlation of the error that a calibration expects with the true one, by step."""
     cases = {"pixels": "pixels", "pixels, by the scene's motion": "by_motion", "reward": "reward"}
     body = []
-    for task in tasks(rows):
-        own = pick(rows, task=task, transition=default_kind(), measure="expected", metric="rank_correlation")
+    for task in tasks(rows, kind):
+        own = pick(rows, task=task, transition=kind, measure="expected", metric="rank_correlation")
         body.append([task, *(_by_step(own, STEPS, case=case) for case in cases.values())])
     return table(["task", *(f"{name}: {_slashed(STEPS)}" for name in cases)], body)
 
 
-def trust_by_task(rows: Rows) -> str:
+def trust_by_task(rows: Rows, kind: str) -> str:
     """The trap of drift, the band of 90%, where trust ends, and whether actions count."""
     told = (1, 5, 15, 40)
     head = ["task", "trapped at 40: pixels, reward", f"90% covers: {_slashed(told)}", "trust holds", "its steps"]
     body = []
-    for task in tasks(rows):
-        own = pick(rows, task=task, transition=default_kind())
+    for task in tasks(rows, kind):
+        own = pick(rows, task=task, transition=kind)
         expected = pick(own, measure="expected")
         trapped = [mean(pick(expected, case=x, metric="trapped", horizon=40)) for x in ("pixels", "reward")]
         cover = _by_step(expected, told, case="pixels", metric="coverage_0.9")
@@ -69,9 +73,9 @@ def _slashed(parts: Sequence[Any]) -> str:
     return " / ".join(map(str, parts))
 
 
-def tasks(rows: Rows) -> list[str]:
-    """Of which the default has rows, in the order of the rows."""
-    own = [row for row in pick(rows, transition=default_kind()) if row["metric"] in ("auroc", "trust_horizon")]
+def tasks(rows: Rows, kind: str) -> list[str]:
+    """Of which a kind has rows, in the order of the rows."""
+    own = [row for row in pick(rows, transition=kind) if row["metric"] in ("auroc", "trust_horizon")]
     return list(dict.fromkeys(row["task"] for row in own))
 
 

@@ -197,9 +197,20 @@ def test_gradient_through_the_model_is_that_of_finite_differences() -> None:
 
     (gradient,) = torch.autograd.grad(loss(0, 0), bias)
     for index in range(tiny.ACTION):
-        difference = (loss(0.02, index) - loss(-0.02, index)).item() / 0.04
+        difference = (loss(0.005, index) - loss(-0.005, index)).item() / 0.01  # further off it curves
         assert gradient[index].item() == pytest.approx(difference, rel=0.01)
         assert abs(difference) > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("starts", "count"), [(5, 5), (20, 20), (1000, 20)])
+def test_each_posterior_is_a_start_once_at_most(starts: int, count: int) -> None:
+    control, model = agent(ThroughModel(), starts=starts)
+    data = tiny.batch(4, 5)
+    state = model.observe(data).state
+    chosen, begun = control._starts(state, data)
+    assert len(set(chosen.tolist())) == len(chosen) == count
+    assert torch.equal(begun.deter, state.deter.flatten(0, 1)[chosen])
 
 
 @pytest.mark.parametrize(("objective", "rate"), [(ThroughModel(entropy=0), 1e-2), (PolicyGradient(entropy=0), 3e-2)])

@@ -213,7 +213,10 @@ class ActorCritic(nn.Module):
         """Random posterior states (N, ...), without gradient, and where they stood in the flat batch."""
         flat = state.map(lambda x: x.detach().flatten(0, 1))
         total = len(flat[0])
-        chosen = torch.randperm(total, device=flat[0].device)[: self.starts]
+        if self.starts >= total:  # all, in their order: a drawn one does not compile on a GPU (an error of torch 2.11)
+            chosen = torch.arange(total, device=flat[0].device)
+        else:
+            chosen = torch.randperm(total, device=flat[0].device)[: self.starts]
         return chosen, flat.map(lambda x: x[chosen])
 
     def _replayed(self, state: LatentState, batch: SequenceBatch, chosen: Tensor, imagined: Tensor) -> Tensor:
