@@ -210,8 +210,8 @@ def trusted(trust: Trust | str, verified: Verified | None) -> Section:
         [
             "The error of a dream by now, expected from how far the members' own dreams have come apart, how unsure "
             "its steps were and how far the picture has moved. "
-            f"Functions are fitted on one half of {trust.origin.episodes} held-out episodes, "
-            "bands and trust horizon on the other (split conformal); each episode shown here is judged by the others.",
+            f"Functions are fitted on {trust.origin.episodes} held-out episodes, bands and trust horizon on what "
+            "functions of other episodes foretold (cross-conformal); here each fifth is judged by the others.",
             Picture(plots.to_png(figure), "Medians over dreams, and the bands of 50 and 90%."),
             Table(("", ""), [*horizons.items()]),
             _table(head, lines),

@@ -65,7 +65,7 @@ class ErrorModel(NamedTuple):
     bias: np.ndarray  # (H,)
     weight: np.ndarray  # (H, C)
     floor: np.ndarray  # (C,)
-    ratio: np.ndarray  # (H, P) quantiles of error / function, of dreams that it was not fitted on
+    ratio: np.ndarray  # (H, P) quantiles of error / function, of dreams that the function was not fitted on
     top: np.ndarray  # (H, C) clues that one dream in twenty was above
 
     def function(self, clues: Clues) -> Steps:
@@ -100,9 +100,18 @@ def fit_error_model(
     return ErrorModel(bias, weight, floor, ratio=none, top=top)
 
 
-def with_bands(model: ErrorModel, clues: Clues, error: Steps) -> ErrorModel:
-    """The same function with the bands of these dreams, which it was not fitted on (split conformal)."""
-    ratio = error / model.function(clues)  # (n, H)
+def out_of_fold(clues: Clues, error: Steps, fold: np.ndarray, reads: Collection[str]) -> Steps:
+    """What each dream's error (n, H) depends on, by a function of the other folds (n,) than its own."""
+    found = np.full_like(error, math.nan)
+    for own in (fold == number for number in np.unique(fold)):
+        model = fit_error_model(clues, error, ~own, reads)
+        found[own] = model.function(Clues(*(x[own] for x in clues)))
+    return found
+
+
+def with_bands(model: ErrorModel, foretold: Steps, error: Steps) -> ErrorModel:
+    """The same function with bands from errors (n, H) and what functions that had not seen them made of them."""
+    ratio = error / foretold
     return model._replace(ratio=np.stack([_quantiles(x[~np.isnan(x)]) for x in ratio.T]))
 
 

@@ -3,8 +3,9 @@
 Once a calibration is fitted, nothing here asks for the truth. What a dream shows of itself are ``Clues``: how far the
 members' own rollouts of the same actions have come apart by now, how unsure its steps were, how far the picture has
 moved. The expected error is a function of them that never falls as one of them rises, fitted on held-out episodes; its
-bands and the trust horizon are split conformal (Lei et al. 2018) on episodes that the function has not seen. What
-covers there covers dreams like those: other weights, tasks or ways to act are promised nothing.
+bands and the trust horizon are cross-conformal (Vovk 2015): of each fold of the episodes by a function of the others,
+so that no episode is lost to either. What covers there covers dreams like those: other weights, tasks or ways to act
+are promised nothing.
 
 Legend: n dreams, H horizon; [:, t] is t + 1 steps after the last image.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from worldmodel.insight.error_model import (
     Expected,
     Steps,
     fit_error_model,
+    out_of_fold,
     with_bands,
 )
 
@@ -35,6 +37,7 @@ __all__ = ["LEVELS", "QUANTITIES", "Clues", "Expected", "Origin", "Steps", "Trus
 
 QUANTITIES = ("pixels", "reward", "return", "still")
 BETTER = 0.9  # share of dreams that are to be no worse than the last picture up to their trust horizon
+FOLDS = 5
 _LEAST = 39  # dreams that a band of 95% takes: one in forty lies below it, and one above
 
 
@@ -146,7 +149,7 @@ _AGAIN = "worldmodel report fits it again"
 
 
 def fit_trust(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, origin: Origin) -> Trust:
-    """Fit the functions on one half of the episodes, and all that is conformal on the other.
+    """Fit the functions on all episodes, and all that is conformal on what functions of other episodes had foretold.
 
     Args:
         clues: of n dreams of H steps, of held-out episodes.
@@ -157,41 +160,33 @@ def fit_trust(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, or
     Raises:
         UserError: they are too few; says how many it takes.
     """
-    names, first = np.unique(episode), first_half(episode)
-    count = int(min(first.sum(), (~first).sum()))
-    if count < _LEAST:
+    names, count = np.unique(episode), len(episode)
+    if count < _LEAST or len(names) < 2:
         needed = max(2, math.ceil(len(names) * _LEAST / max(1, count)))
         raise UserError(
-            f"a calibration takes {_LEAST} dreams in each half of the episodes, and {len(names)} episodes gave "
-            f"{count}: about {needed} episodes will do"
+            f"a calibration takes {_LEAST} dreams of 2 episodes or more, and {len(names)} episodes gave {count}: about "
+            f"{needed} episodes will do"
         )
-    return conformed(fit_functions(clues, errors, first, origin), clues, errors, ~first)
-
-
-def first_half(episode: np.ndarray) -> np.ndarray:
-    """Of which dreams the episode is in the first half, to which functions are fitted, (n,) bool."""
-    return np.unique(episode, return_inverse=True)[1] % 2 == 0
-
-
-def fit_functions(clues: Clues, errors: Mapping[str, Steps], chosen: np.ndarray, origin: Origin) -> Trust:
-    """What ``fit_trust`` fits on the dreams that are chosen (n,); nothing is known of bands and limit yet."""
-    whole, along = (
-        Trust(origin, {name: fit_error_model(clues, errors[name], chosen, reads) for name in QUANTITIES}, limit=0.0)
-        for reads in (Clues._fields, ALONG)
-    )
+    fold = folds(episode, FOLDS)
+    whole, along = (_fitted(clues, errors, fold, origin, reads=reads) for reads in (Clues._fields, ALONG))
     return whole._replace(along=along)
 
 
-def conformed(trust: Trust, clues: Clues, errors: Mapping[str, Steps], chosen: np.ndarray) -> Trust:
-    """The same functions with the bands and the limit of the dreams that are chosen (n,)."""
-    clues, errors = Clues(*(x[chosen] for x in clues)), {name: x[chosen] for name, x in errors.items()}
-    models = {name: with_bands(model, clues, errors[name]) for name, model in trust.models.items()}
-    whole = trust._replace(models=models)
-    along = trust.along
-    return whole._replace(
-        limit=_fit_limit(whole._ratio(clues), errors["pixels"], errors["still"]),
-        along=None if along is None else conformed(along, clues, errors, np.ones(len(clues.pixels), bool)),
-    )
+def folds(episode: np.ndarray, count: int) -> np.ndarray:
+    """Which of so many folds each dream is in (n,): those of an episode are alike, and stay together."""
+    return np.unique(episode, return_inverse=True)[1] % count
+
+
+def _fitted(
+    clues: Clues, errors: Mapping[str, Steps], fold: np.ndarray, origin: Origin, *, reads: Collection[str]
+) -> Trust:
+    models, medians = {}, {}
+    for name in QUANTITIES:
+        model = fit_error_model(clues, errors[name], np.ones(len(fold), bool), reads)
+        foretold = out_of_fold(clues, errors[name], fold, reads)
+        models[name] = with_bands(model, foretold, errors[name])
+        medians[name] = foretold * models[name].ratio[:, PROBABILITIES.index(0.5)]
+    return Trust(origin, models, _fit_limit(medians["pixels"] / medians["still"], errors["pixels"], errors["still"]))
 
 
 def last_better(error: Steps, still: Steps) -> np.ndarray:

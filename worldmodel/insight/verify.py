@@ -10,14 +10,14 @@ import numpy as np
 
 from worldmodel.errors import UserError
 from worldmodel.insight.calibration import rank_correlation
-from worldmodel.insight.error_model import LEVELS, Clues, Expected, Steps
-from worldmodel.insight.trust import QUANTITIES, Origin, Trust, conformed, first_half, fit_functions, last_better
+from worldmodel.insight.error_model import LEVELS, PROBABILITIES, Clues, Expected, Steps
+from worldmodel.insight.trust import FOLDS, QUANTITIES, Origin, fit_trust, folds, last_better
 
 _SHOWN = (1, 5, 15, 40)  # steps
 
 
 class Verified(NamedTuple):
-    """Dreams of half of the episodes, each judged by what was fitted on the other episodes alone."""
+    """Dreams, each judged by what was fitted on other episodes alone."""
 
     errors: dict[str, Steps]  # (m, H) each of ``QUANTITIES``, NaN where the episode was over
     expected: dict[str, Expected]  # the same
@@ -83,37 +83,30 @@ def shown_steps(horizon: int) -> list[int]:
 
 
 def verify_by_episode(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, origin: Origin) -> Verified:
-    """Fit functions on one half of the episodes; of the other, judge each by what is conformal on the rest.
+    """Judge each fold of the episodes by what ``fit_trust`` makes of the others.
 
     Args:
         clues, errors, episode, origin: as for ``fit_trust``.
 
     Raises:
-        UserError: there are fewer than 4 episodes.
+        UserError: there are fewer than 4 episodes, or too few dreams.
     """
-    first = first_half(episode)
-    tested = np.unique(episode[~first])
-    if len(tested) < 2:
-        raise UserError(f"a calibration is tested on 4 episodes or more, got {len(np.unique(episode))}")
-    fitted, parts = fit_functions(clues, errors, first, origin), []
-    for one in tested:
-        trust = conformed(fitted, clues, errors, ~first & (episode != one))
-        parts.append(_judged_by(trust, Clues(*(x[episode == one] for x in clues))))
-    order = np.concatenate([np.flatnonzero(episode == one) for one in tested])
-    expected = {
-        name: Expected(*(np.concatenate(x) for x in zip(*(part[0][name] for part in parts), strict=True)))
-        for name in QUANTITIES
-    }
-    return Verified(
-        errors={name: errors[name][order] for name in QUANTITIES},
-        expected=expected,
-        trusted=np.concatenate([part[1] for part in parts]),
-        true=last_better(errors["pixels"], errors["still"])[order],
-    )
-
-
-def _judged_by(trust: Trust, clues: Clues) -> tuple[dict[str, Expected], np.ndarray]:
-    return {name: trust.expected(clues, name) for name in QUANTITIES}, trust.trusted_steps(clues)
+    count = len(np.unique(episode))
+    if count < 4:
+        raise UserError(f"a calibration is tested on 4 episodes or more, got {count}")
+    fold = folds(episode, FOLDS)
+    trusted = np.zeros(len(fold), int)
+    quantiles = {name: np.zeros((*errors[name].shape, len(PROBABILITIES))) for name in QUANTITIES}
+    for own in (fold == number for number in np.unique(fold)):
+        others = {name: x[~own] for name, x in errors.items()}
+        trust = fit_trust(Clues(*(x[~own] for x in clues)), others, episode[~own], origin)
+        part = Clues(*(x[own] for x in clues))
+        trusted[own] = trust.trusted_steps(part)
+        for name in QUANTITIES:
+            quantiles[name][own] = trust.expected(part, name).quantiles
+    expected = {name: Expected(x[..., PROBABILITIES.index(0.5)], x) for name, x in quantiles.items()}
+    true = last_better(errors["pixels"], errors["still"])
+    return Verified({name: errors[name] for name in QUANTITIES}, expected, trusted, true)
 
 
 def _rank(expected: np.ndarray, error: np.ndarray) -> float:

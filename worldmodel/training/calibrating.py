@@ -46,7 +46,7 @@ class JudgedDreams(NamedTuple):
         return fit_trust(self.found.clues, self.found.errors, self.episode, self.origin)
 
     def verify(self) -> Verified:
-        """What that is worth, each of half of the episodes judged by the others."""
+        """What that is worth, each fold of the episodes judged by the others."""
         return verify_by_episode(self.found.clues, self.found.errors, self.episode, self.origin)
 
 
