@@ -12,6 +12,7 @@ import torch
 
 from experiments.uncertainty import page
 from experiments.uncertainty.aims import aims
+from experiments.uncertainty.by_task import TRAINED, trust_by_task
 from experiments.uncertainty.expected import Dreams, action_shuffle, expected
 from experiments.uncertainty.run import stages
 from experiments.uncertainty.summary import default_kind, summary, with_default
@@ -96,6 +97,12 @@ def test_aims_are_reached_or_not() -> None:
 
 def trust(kind: str, which: str, value: float) -> list[dict[str, Any]]:
     return rows(kind, (value,), metric="trust_horizon", measure="expected", case=which)
+
+
+def test_runs_that_were_trained_have_lines_of_their_own() -> None:
+    told = trust(default_kind(), "trusted", 6.0) + [row | {"task": "walker"} for row in trust(TRAINED, "trusted", 9.0)]
+    assert [line.split("|")[1].strip() for line in trust_by_task(told, TRAINED).splitlines()[2:]] == ["walker"]
+    assert "| 9.0 |" in trust_by_task(told, TRAINED) and "| 6.0 |" in trust_by_task(told, default_kind())
 
 
 def test_rows_of_jobs_take_the_place_of_those_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def dreams(rng: np.random.Generator, n: int) -> tuple[Clues, dict[str, np.ndarra
 
 @pytest.fixture(scope="module")
 def fitted() -> Trust:
-    return fit_trust(*dreams(np.random.default_rng(0), 12000), ORIGIN)
+    return fit_trust(*dreams(np.random.default_rng(0), 5000), ORIGIN)
 
 
 def test_bands_cover_what_they_say(fitted: Trust) -> None:
@@ -101,7 +101,7 @@ def test_episodes_are_judged_by_the_others() -> None:
 def test_bands_of_few_dreams_cover_too(episodes: int) -> None:
     """All dreams are fitted on, and none is in its own band: over many small calibrations bands are not too narrow."""
     inside, better = [], []
-    for seed in range(30):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         clues, errors, _ = dreams(rng, 60)
         trust = fit_trust(clues, errors, np.arange(60) % episodes, ORIGIN)
