@@ -42,6 +42,11 @@ def found_shifts(own: Rows, measure: str) -> tuple[int, int]:
     return sum(x >= _FOUND for x in known), len(known)
 
 
+def expected_by_task(rows: Rows, kind: str) -> list[str]:
+    """Both tables of what is expected of dreams."""
+    return [ranks_by_task(rows, kind), trust_by_task(rows, kind)]
+
+
 def ranks_by_task(rows: Rows, kind: str) -> str:
     """Rank correlation of the error that a calibration expects with the true one, by step."""
     cases = {"pixels": "pixels", "pixels, by the scene's motion": "by_motion", "reward": "reward"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.uncertainty.aims import ABOUT, aims
-from experiments.uncertainty.by_task import TRAINED, ranks_by_task, trust_by_task, unseen_by_task
+from experiments.uncertainty.aims import ABOUT, ABOUT_TRAINED, aims, aims_trained
+from experiments.uncertainty.by_task import TRAINED, expected_by_task, unseen_by_task
 from experiments.uncertainty.rows import Rows, mean, pick, table
 from experiments.uncertainty.summary import default_kind, exploited, games, summary, with_default
 from worldmodel.insight.trust import LEVELS, QUANTITIES
@@ -258,7 +258,8 @@ def write(out: Path) -> None:
     SUMMARY.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     rows = [row for row in strict if row["transition"] != "default"]
     curves(rows)
-    parts = ["# What the model knows of its own ignorance", ABOUT, aims(rows), NOTES.read_text().strip()]
+    parts = ["# What the model knows of its own ignorance", ABOUT, aims(rows), ABOUT_TRAINED, aims_trained(rows)]
+    parts += [NOTES.read_text().strip()]
     parts += ["## The default, task by task", unseen_by_task(rows)]
     parts += ["The error that a calibration expects against the true one:", *expected_by_task(rows, default_kind())]
     parts += ["## In runs that were trained", *expected_by_task(rows, TRAINED)]
@@ -266,10 +267,6 @@ def write(out: Path) -> None:
     parts += ["![rank correlation of uncertainty and error by horizon](uncertainty.png)"]
     PAGE.write_text("\n\n".join(parts) + "\n")
     TABLES.write_text("\n\n".join(["# What the model knows of its own ignorance: all tables", *tables(rows)]) + "\n")
-
-
-def expected_by_task(rows: Rows, kind: str) -> list[str]:
-    return [ranks_by_task(rows, kind), trust_by_task(rows, kind)]
 
 
 def tables(rows: Rows) -> list[str]:
