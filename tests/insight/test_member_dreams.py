@@ -55,7 +55,12 @@ def test_clues_are_what_members_rollouts_say(model: WorldModel) -> None:
     for name, x in wanted.items():
         np.testing.assert_allclose(getattr(found, name), x.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
     assert all((x >= 0).all() and x.shape == (3, H) for x in found)
-    assert (found.drawn_reward > 0).all() and (found.scene > 0).all() and (found.motion > 0).any()
+    assert (
+        (found.drawn_pixels > 0).all()
+        and (found.drawn_reward > 0).all()
+        and (found.scene > 0).all()
+        and (found.motion > 0).any()
+    )
 
 
 def test_nobody_elses_random_numbers_change(model: WorldModel) -> None:
@@ -81,7 +86,7 @@ def test_some_dreams_begin_anew_and_the_others_go_on(model: WorldModel) -> None:
     found = Clues(*(np.concatenate(x, 1) for x in zip(*parts, strict=True)))
     later = path._replace(state=path.state.map(lambda x: x[:, 2:]), action=path.action[:, 2:])
     fresh = dream_clues(model, later, 2 * MISSED)
-    for name in set(Clues._fields) - {"drawn_reward", "drawn_total"}:
+    for name in set(Clues._fields) - {"drawn_pixels", "drawn_reward", "drawn_total"}:
         one, wanted, other = getattr(found, name), getattr(whole, name), getattr(fresh, name)
         np.testing.assert_allclose(one[::2], wanted[::2], rtol=1e-4, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(one[1, 2:], other[1], rtol=1e-4, atol=1e-6, err_msg=name)

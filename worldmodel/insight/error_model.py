@@ -27,7 +27,8 @@ class Clues(NamedTuple):
     reward: Steps  # deviation over members of the reward of the step
     total: Steps  # the same of the sum of rewards so far
     latent: Steps  # mean over dimensions of the variance over members of the latent
-    drawn_reward: Steps  # deviation of the reward over rollouts with drawn latents, from a drawn beginning
+    drawn_pixels: Steps  # mean absolute difference in pixels of rollouts with drawn latents from the dream, in [0, 1]
+    drawn_reward: Steps  # deviation over the same rollouts, from a drawn beginning, of the reward of the step
     drawn_total: Steps  # the same of the sum of rewards so far
     uncertainty: Steps  # epistemic, of the step along the dream itself; 1 is usual
     so_far: Steps  # the sum of it

@@ -103,12 +103,14 @@ class MemberDreams:
             best=torch.maximum(was.best, reward),
             reconstruction=was.reconstruction,
         )
-        image = picture(model, state.feature)
+        image, beside = picture(model, state.feature), torch.cat([own.feature, drawn.feature], 1)
+        of_own, of_drawn = picture(model, beside).tensor_split([self._members], 1)  # (N, K or R, 3, h, w)
         return Clues(
-            pixels=_array(_spread(picture(model, own.feature)).mean((-3, -2, -1))),
+            pixels=_array(_spread(of_own).mean((-3, -2, -1))),
             reward=_array(_spread(each)),
             total=_array(_spread(now.totals)),
             latent=_array(own.stoch.var(1, unbiased=False).mean(-1)),
+            drawn_pixels=_array(_difference(of_drawn, image.unsqueeze(1)).mean(1)),
             drawn_reward=_array(_spread(others)),
             drawn_total=_array(_spread(now.drawn_totals)),
             uncertainty=_array(unsure),
