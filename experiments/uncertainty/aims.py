@@ -21,6 +21,7 @@ ABOUT = (
     "What the shipped default was to reach, and what it comes to: medians over tasks and seeds, and where tasks are\n"
     "told apart the mean of each one's seeds. Why what is missed is missed is told below."
 )
+NAMES = {"cautious": "the uncertainty", "unusual": "unusual error"}  # of manners
 Line = tuple[str, str, bool]  # an aim, the figure, and whether it is reached
 
 
@@ -33,7 +34,8 @@ def aims(rows: Rows) -> str:
 
 def aims_trained(rows: Rows) -> str:
     """The same of the runs that were trained, as far as they are asked."""
-    return _told(_expected(pick(rows, transition=TRAINED), tasks(rows, TRAINED)))
+    own = pick(rows, transition=TRAINED)
+    return _told([*_expected(own, tasks(rows, TRAINED)), *_caution_of_runs(own)])
 
 
 def _told(lines: Iterable[Line]) -> str:
@@ -118,7 +120,7 @@ def _caution(own: Rows) -> Iterable[Line]:
     """Where nobody is exploited nothing is to be won."""
     gap, imagined, earned = (games(own, metric) for metric in ("gap", "imagined", "real_return"))
     lured = {who for who, x in gap.items() if exploited(x["plain"], imagined[who]["plain"])}
-    for manner, name in {"cautious": "the uncertainty", "unusual": "unusual error"}.items():
+    for manner, name in NAMES.items():
         cuts = {who: 1 - x[manner] / x["plain"] for who, x in gap.items() if who in lured and manner in x}
         shares = {who: x[manner] / x["plain"] - 1 for who, x in earned.items() if who in gap and manner in x}
         won = {who: x for who, x in shares.items() if who in lured}
@@ -127,6 +129,15 @@ def _caution(own: Rows) -> Iterable[Line]:
         yield aim, _players(cuts), middle(cuts.values() or [0.0]) >= 0.7
         yield "and the return does not fall", _players(won), min(won.values(), default=-1) >= 0
         yield "and elsewhere it costs at most 5%", _players(lost), min(lost.values(), default=-1) >= -0.05
+
+
+def _caution_of_runs(own: Rows) -> Iterable[Line]:
+    """Who knows the task is hardly lured anywhere."""
+    for manner, name in NAMES.items():
+        shares = {row["task"]: row["value"] for row in pick(own, measure=manner, metric="share_of_plain")}
+        found = {task: x - 1 for task, x in shares.items() if x is not None}
+        told = ", ".join(f"{task} {x:+.1%}" for task, x in sorted(found.items()))
+        yield f"caution by {name} costs the planner at most 5%", told, min(found.values(), default=-1) >= -0.05
 
 
 def _players(found: dict[tuple[str, str, int], float]) -> str:

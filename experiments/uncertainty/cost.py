@@ -26,7 +26,7 @@ MANNERS = ("plain", "unusual", "cautious")
 
 
 def of_run(folder: Path, episodes: int, manners: tuple[str, ...], seed: int) -> tuple[str, list[Row]]:
-    """The task of a run, and each manner's return, with its share of the plain one's, episode by episode.
+    """The task of a run, and each manner's return, with its share of the plain one's.
 
     Raises:
         UserError: the run is none, its task is not the study's, or it has no calibration.
@@ -49,9 +49,10 @@ def of_run(folder: Path, episodes: int, manners: tuple[str, ...], seed: int) -> 
             rows.append(row(manner, "run_planner", "real_return", None, earned[manner].mean()))
             rows.append(row(manner, "run_planner", "real_return_deviation", None, earned[manner].std(ddof=1)))
             if manner != "plain" and "plain" in earned:
-                share = earned[manner] / earned["plain"]
-                rows.append(row(manner, "run_planner", "share_of_plain", None, share.mean()))
-                rows.append(row(manner, "run_planner", "share_of_plain_error", None, share.std(ddof=1) / episodes**0.5))
+                more, usual = earned[manner] - earned["plain"], earned["plain"].mean()  # an episode may earn nothing
+                rows.append(row(manner, "run_planner", "share_of_plain", None, 1 + more.mean() / usual))
+                error = more.std(ddof=1) / episodes**0.5 / usual
+                rows.append(row(manner, "run_planner", "share_of_plain_error", None, error))
     return task.name, rows
 
 

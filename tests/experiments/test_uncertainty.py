@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from experiments.uncertainty import page
-from experiments.uncertainty.aims import aims
+from experiments.uncertainty.aims import aims, aims_trained
 from experiments.uncertainty.by_task import TRAINED, trust_by_task
 from experiments.uncertainty.expected import Dreams, action_shuffle, expected
 from experiments.uncertainty.run import stages
@@ -37,7 +37,7 @@ def test_a_part_of_the_study_brings_what_it_needs(tmp_path: Path) -> None:
     assert [job.name for job in asked] == ["measure point_swamp shared 0", "measure point_swamp shared 1"]
 
 
-def rows(transition: str, values: tuple[float, ...], **given: Any) -> list[dict[str, Any]]:
+def rows(transition: str, values: tuple[float | None, ...], **given: Any) -> list[dict[str, Any]]:
     base = {"task": "toy", "transition": transition, "measure": "epistemic", "case": "hole_states", "horizon": 1}
     return [base | given | {"seed": seed, "value": value} for seed, value in enumerate(values)]
 
@@ -103,6 +103,13 @@ def test_runs_that_were_trained_have_lines_of_their_own() -> None:
     told = trust(default_kind(), "trusted", 6.0) + [row | {"task": "walker"} for row in trust(TRAINED, "trusted", 9.0)]
     assert [line.split("|")[1].strip() for line in trust_by_task(told, TRAINED).splitlines()[2:]] == ["walker"]
     assert "| 9.0 |" in trust_by_task(told, TRAINED) and "| 6.0 |" in trust_by_task(told, default_kind())
+
+
+def test_what_caution_costs_a_trained_run() -> None:
+    told = [row | {"task": "walker"} for row in rows(TRAINED, (0.97,), metric="share_of_plain", measure="cautious")]
+    told += rows(TRAINED, (None,), metric="share_of_plain", measure="cautious")
+    last = [[cell.strip() for cell in line.split("|")[1:-1]] for line in aims_trained(told).splitlines()[-2:]]
+    assert [line[1:] for line in last] == [["walker -3.0%", "yes"], ["", "no"]]  # nobody played with unusual error
 
 
 def test_rows_of_jobs_take_the_place_of_those_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
