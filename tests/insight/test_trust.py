@@ -93,6 +93,8 @@ def test_episodes_are_judged_by_the_others() -> None:
     rows = found.rows(task="toy")
     assert {row["metric"] for row in rows} >= {"rank_correlation", "coverage_0.95", "trust_horizon"}
     json.dumps(rows, allow_nan=False)
+    few = Clues(*(x[:40] for x in clues)), {name: x[:40] for name, x in errors.items()}, np.arange(40) % 8
+    assert fit_trust(*few, ORIGIN).limit > 0 and len(verify_by_episode(*few, ORIGIN).trusted) == 40  # enough for both
     with pytest.raises(UserError, match="4 episodes or more, got 1"):
         verify_by_episode(clues, errors, 0 * episode, ORIGIN)
 

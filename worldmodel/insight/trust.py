@@ -167,6 +167,11 @@ def fit_trust(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, or
             f"a calibration takes {_LEAST} dreams of 2 episodes or more, and {len(names)} episodes gave {count}: about "
             f"{needed} episodes will do"
         )
+    return cross_fitted(clues, errors, episode, origin)
+
+
+def cross_fitted(clues: Clues, errors: Mapping[str, Steps], episode: np.ndarray, origin: Origin) -> Trust:
+    """``fit_trust`` of however few dreams of 2 episodes or more: bands that they cannot tell are infinite."""
     fold = folds(episode, FOLDS)
     whole, along = (_fitted(clues, errors, fold, origin, reads=reads) for reads in (Clues._fields, ALONG))
     return whole._replace(along=along)

@@ -11,7 +11,7 @@ import numpy as np
 from worldmodel.errors import UserError
 from worldmodel.insight.calibration import rank_correlation
 from worldmodel.insight.error_model import LEVELS, PROBABILITIES, Clues, Expected, Steps
-from worldmodel.insight.trust import FOLDS, QUANTITIES, Origin, fit_trust, folds, last_better
+from worldmodel.insight.trust import FOLDS, QUANTITIES, Origin, cross_fitted, folds, last_better
 
 _SHOWN = (1, 5, 15, 40)  # steps
 
@@ -89,7 +89,7 @@ def verify_by_episode(clues: Clues, errors: Mapping[str, Steps], episode: np.nda
         clues, errors, episode, origin: as for ``fit_trust``.
 
     Raises:
-        UserError: there are fewer than 4 episodes, or too few dreams.
+        UserError: there are fewer than 4 episodes.
     """
     count = len(np.unique(episode))
     if count < 4:
@@ -99,7 +99,7 @@ def verify_by_episode(clues: Clues, errors: Mapping[str, Steps], episode: np.nda
     quantiles = {name: np.zeros((*errors[name].shape, len(PROBABILITIES))) for name in QUANTITIES}
     for own in (fold == number for number in np.unique(fold)):
         others = {name: x[~own] for name, x in errors.items()}
-        trust = fit_trust(Clues(*(x[~own] for x in clues)), others, episode[~own], origin)
+        trust = cross_fitted(Clues(*(x[~own] for x in clues)), others, episode[~own], origin)
         part = Clues(*(x[own] for x in clues))
         trusted[own] = trust.trusted_steps(part)
         for name in QUANTITIES:
